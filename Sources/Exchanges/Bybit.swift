@@ -1,0 +1,185 @@
+internal import Foundation
+
+/// Bybit v5, category spot (bybit-exchange/docs, `docs/v5`).
+package struct Bybit: ExchangeAPI {
+    package let exchange = Exchange.bybit
+    package let keepsHistoryApart = true
+    /// 600 requests in 5 s an address; a second: 20 order requests and 50 queries an account.
+    package let limits = [
+        Limit(name: "requests", capacity: 100, perSecond: 100), Limit(name: "orders", capacity: 4, perSecond: 16),
+        Limit(name: "queries", capacity: 10, perSecond: 40),
+    ]
+    private let baseURL: String
+    private let credentials: Credentials?
+    private let receiveWindowMs = 5000
+
+    package init(baseURL: String, credentials: Credentials?) {
+        self.baseURL = baseURL
+        self.credentials = credentials
+    }
+
+    package func clientOrderId(jobId: String) -> String { clientOrderId36(jobId) }
+
+    package func cost(of call: Call) -> [Double] {
+        switch call {
+        case .time, .instruments, .tickers: [1, 0, 0]
+        case .submit, .cancel: [1, 1, 0]
+        case .query, .history: [1, 0, 1]
+        }
+    }
+
+    package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
+        switch call {
+        case .time: return HTTPRequest(.GET, baseURL + "/v5/market/time")
+        case .instruments: return HTTPRequest(.GET, baseURL + "/v5/market/instruments-info?category=spot")
+        case .tickers(let instruments):
+            // One market or all of them: there is no list.
+            let symbol = instruments.count == 1 ? [("symbol", instruments[0].id)] : []
+            return HTTPRequest(.GET, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
+        case .submit(let order, let instrument):
+            return try signed("/v5/order/create", body: parameters(order, instrument), stamp)
+        case .cancel(let order):
+            return try signed(
+                "/v5/order/cancel",
+                body: [
+                    ("category", "spot"), ("symbol", order.instrument.id), ("orderLinkId", order.clientOrderId),
+                ], stamp)
+        case .query(let order): return try signed("/v5/order/realtime", query: order, stamp)
+        case .history(let order): return try signed("/v5/order/history", query: order, stamp)
+        }
+    }
+
+    private func parameters(_ order: OrderRequest, _ instrument: Instrument) -> [(String, String)] {
+        let parameters = [
+            ("category", "spot"), ("symbol", instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
+            ("orderLinkId", order.clientOrderId), ("qty", order.amount),
+        ]
+        guard let price = order.price, order.type == .limit else {
+            // Without the unit, a market buy's amount would be in the quote currency.
+            return parameters + [("orderType", "Market"), ("marketUnit", "baseCoin")]
+        }
+        let timeInForce = order.timeInForce == .PO ? "PostOnly" : order.timeInForce.rawValue
+        return parameters + [("orderType", "Limit"), ("price", price), ("timeInForce", timeInForce)]
+    }
+
+    private func signed(
+        _ path: String, body: [(String, String)], _ stamp: Stamp
+    ) throws(ExchangeError) -> HTTPRequest {
+        // Ids, symbols and decimals: nothing here needs escaping, and Bybit's symbols are letters and digits.
+        let json = "{" + body.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",") + "}"
+        var headers = try authentication(of: json, stamp)
+        headers.append((name: "Content-Type", value: "application/json"))
+        return HTTPRequest(.POST, baseURL + path, headers: headers, body: json)
+    }
+
+    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
+    {
+        let query = formEncoded([("category", "spot"), ("orderLinkId", order.clientOrderId)])
+        return HTTPRequest(.GET, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
+    }
+
+    private func authentication(
+        of payload: String, _ stamp: Stamp
+    ) throws(ExchangeError) -> [(name: String, value: String)] {
+        let credentials = try credentialsOrThrow(credentials)
+        let text = "\(stamp.timestampMs)\(credentials.key)\(receiveWindowMs)\(payload)"
+        return [
+            ("X-BAPI-API-KEY", credentials.key), ("X-BAPI-TIMESTAMP", "\(stamp.timestampMs)"),
+            ("X-BAPI-RECV-WINDOW", "\(receiveWindowMs)"),
+            ("X-BAPI-SIGN", Signing.hex(Signing.hmacSHA256(key: credentials.secret.utf8, text.utf8))),
+        ]
+    }
+
+    package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+        guard response.status == 200 else {
+            let verdict: Verdict =
+                switch response.status {
+                case 403, 429: .wait
+                case 401: .auth
+                case 400..<500: .permanent
+                default: .unknown
+                }
+            throw ExchangeError(verdict, answered: "HTTP \(response.status)", "\(response.status)", response)
+        }
+        let body = try JSON(response)
+        guard let code = body["retCode"].int else { throw .malformed(response) }
+        if code != 0 {
+            if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
+            throw refusal(code, body, response)
+        }
+        let rows = body["result"]["list"].list
+        let answer: Answer? =
+            switch call {
+            case .time: body["time"].int.map(Answer.time)
+            case .instruments: rows.map { .instruments($0.compactMap(instrument)) }
+            case .tickers(let instruments):
+                rows.map { rows in
+                    .tickers(named(instruments, rows) { ticker($0, $1, body["time"].int, response.receivedMs) })
+                }
+            case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
+            case .query(let reference), .history(let reference):
+                rows.map { rows in
+                    let row = rows.first { $0["orderLinkId"].text == reference.clientOrderId }
+                    return row.map { .order(order($0, reference)) } ?? .absent
+                }
+            }
+        guard let answer else { throw .malformed(response) }
+        return answer
+    }
+
+    private func refusal(_ code: Int64, _ body: JSON, _ response: HTTPResponse) -> ExchangeError {
+        let verdict: Verdict =
+            switch code {
+            case 10006, 10018, 429, 170222, 170005: .wait
+            case 10002, -1: .resync
+            case 10000, 10016, 170007, 170146, 170147, 170001, 170032, 170149, 170234: .unknown
+            case 170141, 110072, 10014, 12141, 30001: .dup
+            case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
+            default: .permanent
+            }
+        let reset = response.header("x-bapi-limit-reset-timestamp").flatMap(Int64.init)
+        let wait = reset.flatMap { reset in body["time"].int.map { Duration.milliseconds(max(0, reset - $0)) } }
+        return ExchangeError(
+            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil)
+    }
+
+    private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {
+        guard let last = row["lastPrice"].decimal else { return nil }
+        // The change is a fraction on the wire: 0.0068 is 0.68 percent.
+        let change = row["price24hPcnt"].text.flatMap { Decimal(string: $0, locale: Locale(identifier: "en_US_POSIX")) }
+        return Ticker(
+            symbol: symbol, bid: row["bid1Price"].decimal, ask: row["ask1Price"].decimal, last: last,
+            open: row["prevPrice24h"].decimal, high: row["highPrice24h"].decimal, low: row["lowPrice24h"].decimal,
+            baseVolume: row["volume24h"].decimal, quoteVolume: row["turnover24h"].decimal,
+            changePercent: change.map { "\($0 * 100)" }, exchangeMs: exchangeMs, receivedMs: receivedMs)
+    }
+
+    private func order(_ row: JSON, _ reference: OrderReference) -> Order {
+        let status: OrderStatus =
+            switch row["orderStatus"].text {
+            case "Filled": .filled
+            case "PartiallyFilled": .partiallyFilled
+            case "Cancelled", "PartiallyFilledCanceled", "Deactivated": .canceled
+            case "Rejected": .rejected
+            default: .open
+            }
+        return Order(
+            clientOrderId: reference.clientOrderId, exchangeOrderId: row["orderId"].text,
+            symbol: reference.instrument.symbol, side: row["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
+            type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) }, status: status,
+            amount: row["qty"].decimal, filled: row["cumExecQty"].decimal, averagePrice: row["avgPrice"].positiveText,
+            price: row["price"].positiveText, exchangeMs: row["updatedTime"].int)
+    }
+
+    /// `minOrderAmt` is the minimum; `minOrderQty` is no longer checked by Bybit.
+    private func instrument(_ market: JSON) -> Instrument? {
+        let lot = market["lotSizeFilter"]
+        guard let id = market["symbol"].text, let base = market["baseCoin"].text, let quote = market["quoteCoin"].text,
+            let tick = market["priceFilter"]["tickSize"].positive, let step = lot["basePrecision"].positive
+        else { return nil }
+        return Instrument(
+            symbol: "\(base)/\(quote)", id: id, tick: tick, step: step, minAmount: nil,
+            maxAmount: lot["maxLimitOrderQty"].positive, minNotional: lot["minOrderAmt"].positive,
+            isTrading: market["status"].text == "Trading")
+    }
+}

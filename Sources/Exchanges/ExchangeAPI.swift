@@ -1,0 +1,89 @@
+/// A request in the fleet's words.
+package enum Call: Sendable {
+    case time
+    case instruments
+    /// At least one market; the answer has those the exchange could name.
+    case tickers([Instrument])
+    case submit(OrderRequest, Instrument)
+    case cancel(OrderReference)
+    /// Where an order stands. Exchanges that keep ended orders elsewhere are asked there with `history`.
+    case query(OrderReference)
+    case history(OrderReference)
+
+    /// Whether the call needs the account's key.
+    package var isPrivate: Bool {
+        switch self {
+        case .time, .instruments, .tickers: false
+        case .submit, .cancel, .query, .history: true
+        }
+    }
+}
+
+package enum Answer: Sendable {
+    /// Unix milliseconds by the exchange's clock.
+    case time(Int64)
+    case instruments([Instrument])
+    case tickers([Ticker])
+    case order(Order)
+    /// The exchange took the request and says no more; ask with `query`.
+    case accepted(exchangeOrderId: String?)
+    /// There is no such order, or none that could be cancelled.
+    case absent
+}
+
+/// When and as what a private request is made.
+package struct Stamp: Sendable {
+    /// Unix milliseconds by the exchange's clock.
+    package let timestampMs: Int64
+    /// Kraken: greater than every nonce this key has used.
+    package let nonce: UInt64
+
+    package init(timestampMs: Int64, nonce: UInt64) {
+        self.timestampMs = timestampMs
+        self.nonce = nonce
+    }
+}
+
+/// A budget: `capacity` at once, refilled by `perSecond`.
+package struct Limit: Sendable {
+    package let name: String
+    package let capacity: Double
+    package let perSecond: Double
+}
+
+/// One exchange as pure functions: a call becomes a request, an answer becomes a value. No state, no clock, no socket.
+package protocol ExchangeAPI: Sendable {
+    var exchange: Exchange { get }
+    /// Whether ended orders are only found with `Call.history`.
+    var keepsHistoryApart: Bool { get }
+    /// What one process may spend. Chosen so that `capacity` plus the refill stays within the exchange's own window.
+    var limits: [Limit] { get }
+
+    /// The client order id of a job id: the same for the same job, in the exchange's alphabet and length.
+    func clientOrderId(jobId: String) -> String
+    /// The cost of a call, one number for each of `limits`.
+    func cost(of call: Call) -> [Double]
+    /// - Throws: `ExchangeError` of verdict `auth` when the call is private and there are no credentials.
+    func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
+    /// - Throws: `ExchangeError` with the verdict on every answer that is no success.
+    func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer
+}
+
+extension ExchangeAPI {
+    func credentialsOrThrow(_ credentials: Credentials?) throws(ExchangeError) -> Credentials {
+        if let credentials { return credentials }
+        let name = exchange.rawValue.uppercased()
+        throw ExchangeError(.auth, code: "no_key", "\(name)_KEY and \(name)_SECRET are not set")
+    }
+}
+
+/// A job id that fits 36 characters is its own client order id; a longer one becomes 36 characters of its SHA-256.
+func clientOrderId36(_ jobId: String) -> String {
+    jobId.utf8.count <= 36 ? jobId : "x" + Signing.hex(Signing.sha256(jobId.utf8)).prefix(35)
+}
+
+/// The rows of a list answer that name one of the markets, each made with the market's unified symbol.
+func named<Value>(_ instruments: [Instrument], _ rows: [JSON], _ make: (JSON, String) -> Value?) -> [Value] {
+    let symbols = Dictionary(instruments.map { ($0.id, $0.symbol) }, uniquingKeysWith: { first, _ in first })
+    return rows.compactMap { row in row["symbol"].text.flatMap { symbols[$0] }.flatMap { make(row, $0) } }
+}

@@ -1,0 +1,52 @@
+/// Stops calls to an endpoint that fails: closed → open after `threshold` failures in a row → half-open after
+/// `cooldown`, when one probe goes through. Business refusals, rate limits and our own waits are not failures.
+package struct Breaker: Sendable {
+    package enum State: Sendable, Equatable { case closed, open, halfOpen }
+
+    /// Allows one call, and is given back with `record`. One of an earlier generation changes nothing.
+    package struct Permit: Sendable { fileprivate let generation: Int }
+
+    package private(set) var state = State.closed
+    private var failures = 0
+    private var generation = 0
+    /// When open: the end of the cooldown. When half-open: until when the probe's silence is waited for.
+    private var until: ContinuousClock.Instant?
+    private let threshold: Int
+    private let cooldown: Duration
+
+    package init(threshold: Int = 5, cooldown: Duration = .seconds(5)) {
+        self.threshold = threshold
+        self.cooldown = cooldown
+    }
+
+    /// A permit, or nil while calls are stopped. A probe that never reports loses its permit after another cooldown.
+    package mutating func permit(at now: ContinuousClock.Instant) -> Permit? {
+        if state == .closed { return Permit(generation: generation) }
+        guard let until, now >= until else { return nil }
+        move(to: .halfOpen, until: now + cooldown)
+        return Permit(generation: generation)
+    }
+
+    /// Whether a call would be stopped now.
+    package func isStopping(at now: ContinuousClock.Instant) -> Bool { until.map { now < $0 } ?? false }
+
+    /// Reports how the call of a permit went. - Returns: the state, when it changed.
+    package mutating func record(success: Bool, _ permit: Permit, at now: ContinuousClock.Instant) -> State? {
+        guard permit.generation == generation else { return nil }
+        failures = success ? 0 : failures + 1
+        let before = state
+        if state == .halfOpen, success { move(to: .closed, until: nil) }
+        if !success, state == .halfOpen || failures >= threshold { move(to: .open, until: now + cooldown) }
+        return state == before ? nil : state
+    }
+
+    /// Reports a call that says nothing of the endpoint's health (it was cancelled, or never sent): the permit is free.
+    package mutating func release(_ permit: Permit, at now: ContinuousClock.Instant) {
+        if permit.generation == generation, state == .halfOpen { until = now }
+    }
+
+    private mutating func move(to next: State, until: ContinuousClock.Instant?) {
+        (state, self.until, failures) = (next, until, 0)
+        generation += 1
+    }
+}

@@ -1,0 +1,30 @@
+package import Redis
+
+/// `fleet.lua` in Redis: one atomic call a change of state.
+package enum FunctionLibrary {
+    private static let version = 1
+
+    /// Loads the library where it is missing or older than ours; a newer one is left alone.
+    package nonisolated(nonsending) static func load(into redis: RedisClient) async throws(RedisError) {
+        do throws(RedisError) {
+            if let found = try await redis.send(["FCALL", "fleet_version", 0]).int, found >= version { return }
+        } catch {
+            guard case .server("ERR") = error.code else { throw error }
+        }
+        _ = try await redis.send(["FUNCTION", "LOAD", "REPLACE", .bytes(PackageResources.fleet_lua)])
+    }
+
+    /// Calls a function on one key; where Redis has lost the library (a restart without its files), loads it again.
+    package nonisolated(nonsending) static func call(
+        _ function: String, key: String, _ arguments: [RedisArgument] = [], on redis: RedisClient
+    ) async throws(RedisError) -> RedisValue {
+        let command = RedisCommand(["FCALL", .text(function), 1, .text(key)] + arguments)
+        do throws(RedisError) {
+            return try await redis.send(command)
+        } catch {
+            guard error.message.contains("Function not found") else { throw error }
+            try await load(into: redis)
+            return try await redis.send(command)
+        }
+    }
+}

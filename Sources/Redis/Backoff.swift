@@ -1,0 +1,18 @@
+/// Exponential backoff with full jitter: a random wait between zero and a bound that doubles up to `cap`.
+package struct Backoff: Sendable {
+    package let base: Duration
+    package let cap: Duration
+
+    package init(base: Duration, cap: Duration) {
+        self.base = base
+        self.cap = cap
+    }
+
+    /// The wait before retry number `attempt`, counted from 0.
+    package func delay(
+        attempt: Int, using random: inout some RandomNumberGenerator
+    ) -> Duration {
+        let bound = min(base * (1 << min(attempt, 20)), cap)
+        return bound * Double.random(in: 0...1, using: &random)
+    }
+}

@@ -1,0 +1,102 @@
+internal import NIOCore
+
+/// Pairs replies with calls. Lives on its channel's event loop.
+final class PipelineHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    /// Commands sent together, waiting for `count` replies.
+    struct Call: Sendable {
+        let count: Int
+        let deadline: NIODeadline
+        let continuation: CheckedContinuation<[RedisValue], Never>
+        var replies: [RedisValue] = []
+
+        func fail(_ error: RedisError) {
+            let missing = Array(repeating: RedisValue.error(error), count: count - replies.count)
+            continuation.resume(returning: replies + missing)
+        }
+    }
+
+    private let channel: any Channel
+    private let reader = ReplyReader()
+    private var calls = CircularBuffer<Call>(initialCapacity: 64)
+    private var outgoing: ByteBuffer
+    private var flushIsScheduled = false
+    private var nextSweep: NIODeadline = .distantFuture
+    private var failure: RedisError?
+
+    init(_ channel: any Channel) {
+        self.channel = channel
+        outgoing = channel.allocator.buffer(capacity: 4096)
+    }
+
+    func send(_ commands: [RedisCommand], _ call: Call) {
+        guard channel.isActive, failure == nil else {
+            return call.fail(failure ?? RedisError(.connectionLost, "the connection to Redis is closed"))
+        }
+        for command in commands { command.encode(into: &outgoing) }
+        calls.append(call)
+        if call.deadline < nextSweep { scheduleSweep(at: call.deadline) }
+        // One write for all calls of this turn of the loop.
+        guard !flushIsScheduled else { return }
+        flushIsScheduled = true
+        let bound = NIOLoopBound(self, eventLoop: channel.eventLoop)
+        channel.eventLoop.execute { bound.value.flush() }
+    }
+
+    private func flush() {
+        flushIsScheduled = false
+        let bytes = outgoing
+        outgoing = channel.allocator.buffer(capacity: 4096)
+        channel.writeAndFlush(bytes, promise: nil)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        do {
+            try unwrapInboundIn(data).withUnsafeReadableBytes { bytes in try reader.feed(bytes) }
+            while let reply = try reader.next() {
+                guard !calls.isEmpty else { throw RedisError(.malformedReply, "a reply that nobody asked for") }
+                calls[calls.startIndex].replies.append(reply)
+                guard let first = calls.first, first.replies.count == first.count else { continue }
+                calls.removeFirst()
+                first.continuation.resume(returning: first.replies)
+            }
+        } catch {
+            fail(error as? RedisError ?? RedisError(.malformedReply, "\(error)"))
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        fail(RedisError(.connectionLost, "Redis closed the connection"))
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        fail(RedisError(.connectionLost, "the connection to Redis broke: \(error)"))
+    }
+
+    private func fail(_ error: RedisError) {
+        failure = failure ?? error
+        channel.close(promise: nil)
+        let unanswered = calls
+        calls.removeAll()
+        for call in unanswered { call.fail(error) }
+    }
+
+    private func scheduleSweep(at deadline: NIODeadline) {
+        nextSweep = deadline
+        let bound = NIOLoopBound(self, eventLoop: channel.eventLoop)
+        channel.eventLoop.scheduleTask(deadline: deadline) { bound.value.sweep(deadline) }
+    }
+
+    /// One timer serves all calls: a timer a call would cost more than the call.
+    private func sweep(_ deadline: NIODeadline) {
+        guard deadline == nextSweep else { return }
+        nextSweep = .distantFuture
+        guard let earliest = calls.lazy.map(\.deadline).min() else { return }
+        if earliest <= .now() {
+            fail(RedisError(.timedOut, "Redis did not answer in time"))
+        } else {
+            scheduleSweep(at: earliest)
+        }
+    }
+}

@@ -1,0 +1,114 @@
+package import NIOCore
+private import Synchronization
+
+/// A connection that is rebuilt when it breaks, for a process that lives long. `run()` does the rebuilding; while there
+/// is no connection, calls fail at once with `connectionLost` and `connected()` waits for the next one.
+package final class RedisClient: Sendable {
+    /// What `onChange` is told, once a change.
+    package enum Change: Sendable {
+        case connected
+        case lost(RedisError)
+    }
+
+    private struct State {
+        var connection: RedisConnection?
+        var nextWaiter = 0
+        var waiters: [Int: CheckedContinuation<Void, any Error>] = [:]
+    }
+
+    private let url: RedisURL
+    private let loop: any EventLoop
+    private let name: String
+    private let onChange: @Sendable (Change) -> Void
+    private let state = Mutex(State())
+
+    package init(
+        url: RedisURL, loop: any EventLoop, name: String, onChange: @escaping @Sendable (Change) -> Void = { _ in }
+    ) {
+        self.url = url
+        self.loop = loop
+        self.name = name
+        self.onChange = onChange
+    }
+
+    /// Keeps a connection up until the task is cancelled: waits 0…50 ms before the first new try, at most 0…2 s.
+    package func run() async {
+        let backoff = Backoff(base: .milliseconds(50), cap: .seconds(2))
+        var random = SystemRandomNumberGenerator()
+        var attempt = 0
+        var isReportedLost = false
+        while !Task.isCancelled {
+            do throws(RedisError) {
+                let connection = try await RedisConnection.connect(to: url, on: loop, name: name)
+                attempt = 0
+                isReportedLost = false
+                onChange(.connected)
+                publish(connection)
+                await withTaskCancellationHandler {
+                    try? await connection.closed.get()
+                } onCancel: {
+                    connection.close()
+                }
+                state.withLock { $0.connection = nil }
+                throw RedisError(.connectionLost, "the connection to \(url) broke")
+            } catch {
+                if !isReportedLost, !Task.isCancelled { onChange(.lost(error)) }
+                isReportedLost = true
+                attempt += 1
+            }
+            try? await Task.sleep(for: backoff.delay(attempt: attempt, using: &random))
+        }
+    }
+
+    private func publish(_ connection: RedisConnection) {
+        let waiters = state.withLock { state in
+            state.connection = connection
+            defer { state.waiters = [:] }
+            return state.waiters.values
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+
+    package var isConnected: Bool { state.withLock { $0.connection != nil } }
+
+    /// Returns once there is a connection. - Throws: `CancellationError`.
+    package nonisolated(nonsending) func connected() async throws {
+        let id = state.withLock { state in
+            state.nextWaiter += 1
+            return state.nextWaiter
+        }
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { (waiter: CheckedContinuation<Void, any Error>) in
+                let outcome: Result<Void, any Error>? = state.withLock { state in
+                    if state.connection != nil { return .success(()) }
+                    if Task.isCancelled { return .failure(CancellationError()) }
+                    state.waiters[id] = waiter
+                    return nil
+                }
+                if let outcome { waiter.resume(with: outcome) }
+            }
+        } onCancel: {
+            state.withLock { $0.waiters.removeValue(forKey: id) }?.resume(throwing: CancellationError())
+        }
+    }
+
+    /// As `RedisConnection.pipeline`; without a connection every value is a `connectionLost` error.
+    package nonisolated(nonsending) func pipeline(
+        _ commands: [RedisCommand], timeout: Duration = .seconds(5)
+    ) async -> [RedisValue] {
+        guard let connection = state.withLock({ $0.connection }) else {
+            return commands.map { _ in .error(RedisError(.connectionLost, "no connection to Redis")) }
+        }
+        return await connection.pipeline(commands, timeout: timeout)
+    }
+
+    /// As `RedisConnection.send`.
+    package nonisolated(nonsending) func send(
+        _ command: RedisCommand, timeout: Duration = .seconds(5)
+    ) async throws(RedisError) -> RedisValue {
+        guard let reply = await pipeline([command], timeout: timeout).first else {
+            throw RedisError(.malformedReply, "no reply")
+        }
+        return try reply.get()
+    }
+}
