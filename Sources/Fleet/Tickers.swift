@@ -138,6 +138,11 @@ package final class Tickers {
 package struct Refusal: Error {
     package let code: String
     package let message: String
+
+    package init(code: String, message: String) {
+        self.code = code
+        self.message = message
+    }
 }
 
 extension ExchangeSession {
