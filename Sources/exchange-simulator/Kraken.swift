@@ -71,7 +71,7 @@ enum Kraken: Dialect {
         guard let date = (try? exact.parse(text)) ?? (try? Date.ISO8601FormatStyle().parse(text)) else {
             throw venue.fail("number", ["name": "deadline"])
         }
-        let left = Int(date.timeIntervalSince1970 * 1000) - venue.now
+        let left = date.timeIntervalSince1970 * 1000 - Double(venue.now)
         if left > 60_000 { throw venue.fail("number", ["name": "deadline"]) }
         if left < 0 { throw venue.fail("stale") }
     }
@@ -130,7 +130,7 @@ enum Kraken: Dialect {
         case "POST /0/private/ClosedOrders":
             let source = call["cl_ord_id"].map { venue.find(client: $0) } ?? Array(venue.orders.indices)
             let all = source.reversed().filter { venue.orders[$0].state != .open && matches($0) }
-            return book("closed", Array(all.dropFirst(Int(call["ofs"] ?? "") ?? 0).prefix(50)), venue, ",\"count\":\(all.count)")
+            return book("closed", Array(all.dropFirst(max(0, Int(call["ofs"] ?? "") ?? 0)).prefix(50)), venue, ",\"count\":\(all.count)")
         case "POST /0/private/QueryOrders":
             let found = try need("txid", call, venue).split(separator: ",").prefix(50).compactMap { venue.find(id: String($0)) }
             return done("{\(found.filter(matches).map { text(venue.orders[$0], venue) }.joined(separator: ","))}")

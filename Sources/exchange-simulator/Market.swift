@@ -88,7 +88,7 @@ struct Market: Sendable {
 
     /// Best first: `["price","size"` and `tail` for each level.
     func levels(bids: Bool, _ count: Int, tail: String) -> String {
-        (0..<min(count, 100, bid)).map { level in
+        (0..<max(0, min(count, 100, bid))).map { level in
             let ticks = bids ? bid - level : ask + level
             return "[\"\(price(ticks).text(places))\",\"\(size(level * 2 + (bids ? 0 : 1)))\"\(tail)]"
         }.joined(separator: ",")
