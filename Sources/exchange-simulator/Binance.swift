@@ -2,38 +2,17 @@ import Exchanges
 
 /// Binance spot: rest-api.md, errors.md and filters.md of its documentation.
 enum Binance: Dialect {
-    static let name = "binance", placing = "POST /api/v3/order", cancelling = "DELETE /api/v3/order"
-    static let endpoints = [
-        "GET /api/v3/ping": 1, "GET /api/v3/time": 1, "GET /api/v3/exchangeInfo": 20, "GET /api/v3/ticker/24hr": 80,
-        "GET /api/v3/ticker/bookTicker": 4, "GET /api/v3/ticker/price": 4, "GET /api/v3/depth": 5, placing: 1, cancelling: 1,
-        "GET /api/v3/order": 4, "GET /api/v3/openOrders": 80, "GET /api/v3/account": 20, "GET /api/v3/rateLimit/order": 40,
-        "POST /api/v3/order/test": 1, "GET /sapi/v1/capital/config/getall": 10,
-        "GET /sapi/v1/margin/allPairs": 1, "GET /sapi/v1/margin/isolated/allPairs": 10, "GET /fapi/v1/exchangeInfo": 1,
-        "GET /dapi/v1/exchangeInfo": 1,
+    static let name = "binance"
+    private static let orderLimits = [
+        ("orders 10s", 10_000, 100, "100 orders per 10 SECOND"),
+        ("orders 1d", 86_400_000, 200_000, "200000 orders per 1 DAY"),
     ]
-    private static let open: Set = ["/ping", "/time", "/exchangeInfo", "/ticker/24hr", "/ticker/bookTicker", "/ticker/price", "/depth"]
-    private static let words: [Order.State: String] = [.open: "NEW", .filled: "FILLED", .canceled: "CANCELED", .expired: "EXPIRED"]
-    private static let form = OrderForm(
-        symbol: "symbol", side: "side", type: "type", price: "price", lifetime: "timeInForce", client: "newClientOrderId",
-        sides: ["BUY", "SELL"], types: ["MARKET", "LIMIT", "LIMIT_MAKER"], lifetimes: ["GTC", "IOC", "FOK"],
-        isClient: { isWord($0, 36) })
-    private static let orderLimits = [("orders 10s", 10_000, 100, "100 orders per 10 SECOND"), ("orders 1d", 86_400_000, 200_000, "200000 orders per 1 DAY")]
 
-    static func markets(seed: UInt64) -> [Market] {
-        let rules = [
-            "tick": "PRICE_FILTER.tickSize", "mostPrice": "PRICE_FILTER.maxPrice", "step": "LOT_SIZE.stepSize",
-            "least": "LOT_SIZE.minQty", "most": "LOT_SIZE.maxQty", "mostMarket": "MARKET_LOT_SIZE.maxQty",
-            "leastCost": "NOTIONAL.minNotional", "mostCost": "NOTIONAL.maxNotional",
-            "up": "PERCENT_PRICE_BY_SIDE.bidMultiplierUp", "down": "PERCENT_PRICE_BY_SIDE.bidMultiplierDown",
-        ]
+    static var instruments: [(id: String, entry: [String: Any])] {
         let list = object(PackageResources.binance_exchangeInfo_json)["symbols"] as? [[String: Any]] ?? []
-        return list.map { entry in
-            let names = ["symbol", "baseAsset", "quoteAsset"].map { "\(entry[$0] ?? "")" }
-            return Market(entry, id: names[0], names: Array(names[1...]), rules: rules, places: 8, seed: seed)
-        }
+        return list.map { ("\($0["symbol"] ?? "")", $0) }
     }
-
-    private static func weight(_ call: Call) -> Int {
+    private static func weight(_ call: Call, _ venue: Venue) -> Int {
         let one = call["symbol"] != nil, several = call["symbols"].map { $0.split(separator: ",").count }
         let depth = Int(call["limit"] ?? "") ?? 100
         return switch call.path {
@@ -41,7 +20,7 @@ enum Binance: Dialect {
         case "/api/v3/ticker/bookTicker", "/api/v3/ticker/price": one ? 2 : 4
         case "/api/v3/depth": depth <= 100 ? 5 : depth <= 500 ? 25 : depth <= 1000 ? 50 : 250
         case "/api/v3/openOrders": one ? 6 : 80
-        default: endpoints[call.endpoint] ?? 1
+        default: venue.speech.endpoints[call.endpoint] ?? 1
         }
     }
     static func admit(_ call: Call, _ venue: inout Venue) throws {
@@ -52,7 +31,7 @@ enum Binance: Dialect {
             return venue.tally(answer, ["refused_for_limits"] + counts)
         }
         if let end = venue.limits.ban(address, at: now) { throw refuse("418", end, []) }
-        let used = venue.limits.count("weight \(address)", per: 60_000, at: now, adding: weight(call))
+        let used = venue.limits.count("weight \(address)", per: 60_000, at: now, adding: weight(call, venue))
         let raw = venue.limits.count("raw \(address)", per: 300_000, at: now, adding: 1)
         if used > 6000 || raw > 300_000 {
             let length = used > 6000 ? 60_000 : 300_000
@@ -61,7 +40,7 @@ enum Binance: Dialect {
             }
             throw refuse("429", (now / length + 1) * length, ["over_limit"])
         }
-        for (key, length, most, text) in orderLimits where call.endpoint == placing {
+        for (key, length, most, text) in orderLimits where call.endpoint == venue.speech.placing {
             guard venue.limits.count(key, per: length, at: now) >= most else { continue }
             throw refuse("orders", (now / length + 1) * length, ["over_limit"], text)
         }
@@ -70,24 +49,27 @@ enum Binance: Dialect {
         let counts = orderLimits.map { "\(venue.limits.count($0.0, per: $0.1, at: venue.now))" }
         let used = venue.limits.count("weight \(call.address)", per: 60_000, at: venue.now)
         let orders = [("X-MBX-ORDER-COUNT-10S", counts[0]), ("X-MBX-ORDER-COUNT-1D", counts[1])]
-        return [("X-MBX-USED-WEIGHT-1M", "\(used)")] + (call.endpoint == placing ? orders : [])
+        return [("X-MBX-USED-WEIGHT-1M", "\(used)")] + (call.endpoint == venue.speech.placing ? orders : [])
     }
 
     static func authorize(_ call: Call, _ venue: inout Venue) throws {
-        guard call.path.hasPrefix("/api/v3"), !open.contains(String(call.path.dropFirst(7))) else { return }
         let key = call.header("X-MBX-APIKEY")
         if key != venue.key { throw venue.tally(venue.fail(key.isEmpty ? "nokey" : "key"), ["signature_failures"]) }
         try fresh(call, venue)
         let signature = try need("signature", call, venue)
         let payload = [call.query, call.body].map { text in
-            text.split(separator: "&", omittingEmptySubsequences: false).filter { !$0.hasPrefix("signature=") }.joined(separator: "&")
+            text.split(separator: "&").filter { !$0.hasPrefix("signature=") }.joined(separator: "&")
         }
         let expected = Signing.hex(Signing.hmacSHA256(key: venue.secret, payload.joined().utf8))
         if signature.lowercased() != expected { throw venue.tally(venue.fail("signature"), ["signature_failures"]) }
     }
     static func fresh(_ call: Call, _ venue: Venue) throws {
-        guard let stamp = Int(try need("timestamp", call, venue)) else { throw venue.fail("missing", ["name": "timestamp"]) }
-        guard let window = Fixed(call["recvWindow"] ?? "5000"), window.units <= 600_000_000_000_000 else { throw venue.fail("window") }
+        guard let stamp = Int(try need("timestamp", call, venue)) else {
+            throw venue.fail("missing", ["name": "timestamp"])
+        }
+        guard let window = Fixed(call["recvWindow"] ?? "5000"), window.units <= 600_000_000_000_000 else {
+            throw venue.fail("window")
+        }
         // Microseconds are told by their size.
         let age = venue.now - (stamp > 100_000_000_000_000 ? stamp / 1000 : max(stamp, 0))
         if age <= -1000 { throw venue.fail("early") }
@@ -100,9 +82,6 @@ enum Binance: Dialect {
         if call["symbol"] != nil, several != nil { throw venue.fail("both") }
         guard let names = several ?? call["symbol"].map({ [$0] }) else { return Array(venue.markets.indices) }
         return try names.map { try venue.market($0) }
-    }
-    private static func text(_ order: Order, _ template: String, _ more: [String: String] = [:]) -> String {
-        render("binance.\(template)", order.values.merging(more) { $1 }.merging(["state": words[order.state] ?? ""]) { $1 })
     }
 
     static func execute(_ call: Call, _ venue: inout Venue) throws -> String {
@@ -118,61 +97,73 @@ enum Binance: Dialect {
         case "GET /api/v3/exchangeInfo":
             let entries = try chosen(call, venue).map { venue.markets[$0].entry }.joined(separator: ",")
             return render("binance.info", ["now": "\(venue.now)", "symbols": entries])
-        case "GET /api/v3/ticker/24hr" where call["type"] != "MINI": return list(try chosen(call, venue).map { venue.ticker($0) })
+        case "GET /api/v3/ticker/24hr" where call["type"] != "MINI":
+            return list(try chosen(call, venue).map { venue.ticker($0) })
         case "GET /api/v3/ticker/24hr", "GET /api/v3/ticker/bookTicker", "GET /api/v3/ticker/price":
             let template = "binance.\(call.path.split(separator: "/").last ?? "")", time = "\(venue.now)"
-            return list(try chosen(call, venue).map { render(template, venue.markets[$0].values.merging(["time": time]) { $1 }) })
+            return list(
+                try chosen(call, venue).map {
+                    render(template, venue.markets[$0].values.merging(["time": time]) { $1 })
+                })
         case "GET /api/v3/depth":
-            let market = venue.markets[try venue.market(need("symbol", call, venue))], count = Int(call["limit"] ?? "") ?? 100
-            let (bids, asks) = (market.levels(bids: true, count, tail: ""), market.levels(bids: false, count, tail: ""))
-            return "{\"lastUpdateId\":\(venue.now),\"bids\":[\(bids)],\"asks\":[\(asks)]}"
+            let market = venue.markets[try venue.market(need("symbol", call, venue))],
+                count = Int(call["limit"] ?? "") ?? 100
+            return "{\"lastUpdateId\":\(venue.now),\"bids\":\(market.bids(count)),\"asks\":\(market.asks(count))}"
         case "GET /api/v3/account":
-            let assets = Set(venue.markets.flatMap { [$0.base, $0.quote] }).sorted()
-            let balances = assets.map { render("binance.balance", ["asset": $0, "free": Venue.balance]) }
+            let balances = venue.assets.map { render("binance.balance", ["asset": $0, "free": Venue.balance]) }
             return render("binance.account", ["now": "\(venue.now)", "balances": balances.joined(separator: ",")])
         case "GET /api/v3/rateLimit/order":
             let counts = orderLimits.map { "\(venue.limits.count($0.0, per: $0.1, at: venue.now))" }
             return render("binance.counts", ["short": counts[0], "day": counts[1]])
         case "GET /api/v3/openOrders":
             let market = try call["symbol"].map { try venue.market($0) }
-            return list(venue.openOrders(market).filter(venue.sees).map { text(venue.orders[$0], "order") })
-        case "GET /api/v3/order", cancelling:
-            let market = try venue.market(need("symbol", call, venue)), cancels = call.endpoint == cancelling
+            return list(venue.openOrders(market).filter(venue.sees).map { venue.text($0) })
+        case "GET /api/v3/order", venue.speech.cancelling:
+            let market = try venue.market(need("symbol", call, venue)),
+                cancels = call.endpoint == venue.speech.cancelling
             if call["orderId"] == nil { _ = try need("origClientOrderId", call, venue) }
-            let byID = call["orderId"].map { id in venue.find(id: id).map { [$0] } ?? [] }
-            let found = (byID ?? venue.find(client: call["origClientOrderId"] ?? "")).last {
+            let found = venue.find(id: call["orderId"], client: call["origClientOrderId"]).last {
                 venue.orders[$0].market == market && (cancels ? venue.orders[$0].state == .open : venue.sees($0))
             }
             guard let found else { throw venue.fail(cancels ? "gone" : "unknown") }
-            if let client = call["origClientOrderId"], client != venue.orders[found].client { throw venue.fail("mismatch") }
-            guard cancels else { return text(venue.orders[found], "order") }
+            if let client = call["origClientOrderId"], client != venue.orders[found].client {
+                throw venue.fail("mismatch")
+            }
+            guard cancels else { return venue.text(found) }
             venue.limits.count("weight \(call.address)", per: 60_000, at: venue.now, adding: -1)
-            return text(venue.cancel(found), "cancel", ["cancel": quoted(call["newClientOrderId"] ?? "cancel_\(venue.now)")])
+            venue.cancel(found)
+            return venue.text(found, "cancel", ["cancel": quoted(call["newClientOrderId"] ?? "cancel_\(venue.now)")])
         default: return try place(call, &venue)
         }
     }
 
     private static func place(_ call: Call, _ venue: inout Venue) throws -> String {
         let size = call["type"] == "MARKET" && call["quoteOrderQty"] != nil ? "quoteOrderQty" : "quantity"
-        let needed = ["LIMIT": [size, "price", "timeInForce"], "MARKET": [size], "LIMIT_MAKER": [size, "price"]][call["type"] ?? ""]
+        let needed = ["LIMIT": [size, "price", "timeInForce"], "MARKET": [size], "LIMIT_MAKER": [size, "price"]][
+            call["type"] ?? ""]
         for name in ["timeInForce", size, "quantity", "quoteOrderQty", "price"] {
             guard let needed else { continue }
-            if needed.contains(name) { _ = try need(name, call, venue) } else if call[name] != nil { throw venue.fail("surplus", ["name": name]) }
+            if needed.contains(name) {
+                _ = try need(name, call, venue)
+            } else if call[name] != nil {
+                throw venue.fail("surplus", ["name": name])
+            }
         }
         let id = "\(venue.orders.count + 1)"
-        var order = try form.order(call, id: id, amount: size, inQuote: size != "quantity", venue)
+        var order = try order(call, id: id, amount: size, inQuote: size != "quantity", venue)
         if order.client.isEmpty { order.client = "web_\(id)" }
         order.postOnly = call["type"] == "LIMIT_MAKER"
         let kind = call["newOrderRespType"] ?? (order.postOnly ? "ACK" : "FULL")
         guard ["ACK", "RESULT", "FULL"].contains(kind) else { throw venue.fail("answer") }
         try venue.check(order, reusable: true, mostOpen: 200)
         if order.postOnly, venue.crosses(order) { throw venue.fail("maker") }
-        if call.endpoint != placing { return "{}" }
+        if call.endpoint != venue.speech.placing { return "{}" }
         for limit in orderLimits { venue.limits.count(limit.0, per: limit.1, at: venue.now, adding: 1) }
         venue.limits.count("weight \(call.address)", per: 60_000, at: venue.now, adding: -1)
-        let placed = venue.place(order), market = venue.markets[placed.market]
+        let position = venue.place(order), placed = venue.orders[position], market = venue.markets[placed.market]
         let fee = (placed.buys ? placed.amount : placed.amount * placed.fill) / (Fixed("1000") ?? .zero)
-        let fill = text(placed, "fill", ["fee": fee.text(8), "feeAsset": placed.buys ? market.base : market.quote, "trade": id])
-        return text(placed, kind, ["fills": placed.state == .filled ? fill : ""])
+        let fill = venue.text(
+            position, "fill", ["fee": fee.text(8), "feeAsset": placed.buys ? market.base : market.quote, "trade": id])
+        return venue.text(position, kind, ["fills": placed.state == .filled ? fill : ""])
     }
 }

@@ -2,34 +2,14 @@ import Exchanges
 
 /// Bybit v5, category spot; a unified account.
 enum Bybit: Dialect {
-    static let name = "bybit", placing = "POST /v5/order/create", cancelling = "POST /v5/order/cancel"
-    /// Requests a second and key, where limited (v5/rate-limit).
-    static let endpoints = [
-        "GET /v5/market/time": 0, "GET /v5/market/tickers": 0, "GET /v5/market/orderbook": 0, placing: 20, cancelling: 20,
-        "GET /v5/market/instruments-info": 0, "GET /v5/order/realtime": 50, "GET /v5/order/history": 50,
-        "GET /v5/account/wallet-balance": 50, "GET /v5/account/info": 50, "GET /v5/user/query-api": 10,
-        "GET /v5/asset/coin/query-info": 50,
-    ]
-    private static let form = OrderForm(
-        symbol: "symbol", side: "side", type: "orderType", price: "price", lifetime: "timeInForce", client: "orderLinkId",
-        sides: ["Buy", "Sell"], types: ["Market", "Limit"], lifetimes: ["GTC", "IOC", "FOK", "PostOnly"],
-        isClient: { isWord($0, 36) })
-    private static let words: [Order.State: String] = [.open: "New", .filled: "Filled", .canceled: "Cancelled", .expired: "Cancelled"]
-
-    static func markets(seed: UInt64) -> [Market] {
-        let rules = [
-            "tick": "tickSize", "step": "basePrecision", "most": "maxLimitOrderQty", "mostMarket": "maxMarketOrderQty",
-            "leastCost": "minOrderAmt",
-        ]
+    static let name = "bybit"
+    static var instruments: [(id: String, entry: [String: Any])] {
         let result = object(PackageResources.bybit_instruments_info_spot_json)["result"] as? [String: Any]
-        return (result?["list"] as? [[String: Any]] ?? []).map { entry in
-            let names = ["symbol", "baseCoin", "quoteCoin"].map { "\(entry[$0] ?? "")" }
-            return Market(entry, id: names[0], names: Array(names[1...]), rules: rules, places: nil, seed: seed)
-        }
+        return (result?["list"] as? [[String: Any]] ?? []).map { ("\($0["symbol"] ?? "")", $0) }
     }
 
     static func admit(_ call: Call, _ venue: inout Venue) throws {
-        let now = venue.now, address = call.address, limit = endpoints[call.endpoint] ?? 0
+        let now = venue.now, address = call.address, limit = venue.speech.endpoints[call.endpoint] ?? 0
         if venue.limits.ban(address, at: now) != nil { throw venue.tally(venue.fail("403"), ["refused_for_limits"]) }
         guard venue.limits.roll(address, limit: 600, per: 5000, at: now).fits else {
             _ = venue.limits.breach(address, per: nil, first: 600_000, at: now)
@@ -40,18 +20,20 @@ enum Bybit: Dialect {
         }
     }
     static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)] {
-        guard let limit = endpoints[call.endpoint], limit > 0 else { return [] }
+        guard let limit = venue.speech.endpoints[call.endpoint], limit > 0 else { return [] }
         let state = venue.limits.roll(call.endpoint, limit: limit, per: 1000, at: venue.now, adding: false)
-        let values = [("X-Bapi-Limit", limit), ("X-Bapi-Limit-Status", state.left), ("X-Bapi-Limit-Reset-Timestamp", state.reset)]
+        let values = [
+            ("X-Bapi-Limit", limit), ("X-Bapi-Limit-Status", state.left), ("X-Bapi-Limit-Reset-Timestamp", state.reset),
+        ]
         return values.map { ($0, "\($1)") }
     }
 
     static func authorize(_ call: Call, _ venue: inout Venue) throws {
-        if call.method == "GET", !call.body.isEmpty { throw venue.fail("body") }
-        guard !call.path.hasPrefix("/v5/market/") else { return }
         let names = ["X-BAPI-TIMESTAMP", "X-BAPI-API-KEY", "X-BAPI-RECV-WINDOW", "X-BAPI-SIGN"]
         let sent = names.map(call.header)
-        if sent[0].isEmpty || sent[1].isEmpty || sent[3].isEmpty { throw venue.tally(venue.fail("401"), ["signature_failures"]) }
+        if sent[0].isEmpty || sent[1].isEmpty || sent[3].isEmpty {
+            throw venue.tally(venue.fail("401"), ["signature_failures"])
+        }
         if sent[1] != venue.key { throw venue.tally(venue.fail("key"), ["signature_failures"]) }
         try fresh(call, venue)
         // Official clients sign the query as written and send it escaped, so both forms are taken.
@@ -73,24 +55,35 @@ enum Bybit: Dialect {
     private static func done(_ result: String, _ venue: Venue) -> String {
         "{\"retCode\":0,\"retMsg\":\"OK\",\"result\":\(result),\"retExtInfo\":{},\"time\":\(venue.now)}"
     }
-    private static func text(_ order: Order) -> String {
+    private static func text(_ position: Int, _ venue: Venue) -> String {
+        let order = venue.orders[position]
         let lost = order.state == .canceled || order.state == .expired
-        let reason = !lost ? "EC_NoError" : order.postOnly ? "EC_PostOnlyWillTakeLiquidity" : order.state == .expired ? "EC_NoImmediateQtyToFill" : "EC_PerCancelRequest"
-        return render("bybit.order", order.values.merging([
-            "state": words[order.state] ?? "", "reason": reason, "cancelType": lost ? "CancelByUser" : "UNKNOWN",
-            "average": order.state == .filled ? order.fill.text : "", "price": order.price?.text ?? "0",
-            "wanted": (order.cost > .zero ? order.cost : order.amount).text,
-        ]) { $1 })
+        let reason =
+            !lost
+            ? "EC_NoError"
+            : order.postOnly
+                ? "EC_PostOnlyWillTakeLiquidity"
+                : order.state == .expired ? "EC_NoImmediateQtyToFill" : "EC_PerCancelRequest"
+        return venue.text(
+            position, "order",
+            [
+                "reason": reason, "cancelType": lost ? "CancelByUser" : "UNKNOWN",
+                "average": order.state == .filled ? order.fill.text : "", "price": order.price?.text ?? "0",
+                "wanted": (order.cost > .zero ? order.cost : order.amount).text,
+            ])
     }
 
     static func execute(_ call: Call, _ venue: inout Venue) throws -> String {
+        if call.method == "GET", !call.body.isEmpty { throw venue.fail("body") }
         let spot = call["category"] == "spot"
         func listed(_ texts: [String], more: String = "") -> String {
             let category = quoted(call["category"] ?? "")
             return done("{\(more)\"category\":\(category),\"list\":[\(texts.joined(separator: ","))]}", venue)
         }
         func named() throws -> [Int] {
-            do { return try call["symbol"].map { [try venue.market($0)] } ?? Array(venue.markets.indices) } catch { throw venue.fail("unlisted") }
+            do { return try call["symbol"].map { [try venue.market($0)] } ?? Array(venue.markets.indices) } catch {
+                throw venue.fail("unlisted")
+            }
         }
         switch call.endpoint {
         case "GET /v5/market/time":
@@ -99,8 +92,7 @@ enum Bybit: Dialect {
         case "GET /v5/account/info": return done("{\"unifiedMarginStatus\":6,\"marginMode\":\"REGULAR_MARGIN\"}", venue)
         case "GET /v5/asset/coin/query-info": return done("{\"rows\":[]}", venue)
         case "GET /v5/account/wallet-balance":
-            let assets = Set(venue.markets.flatMap { [$0.base, $0.quote] }).sorted()
-            let wanted = assets.filter { call["coin"]?.split(separator: ",").contains(Substring($0)) ?? true }
+            let wanted = venue.assets.filter { call["coin"]?.split(separator: ",").contains(Substring($0)) ?? true }
             let coins = wanted.map { render("bybit.balance", ["asset": $0, "free": Venue.balance]) }
             return done(render("bybit.wallet", ["coins": coins.joined(separator: ","), "free": Venue.balance]), venue)
         case _ where call["category"] == nil: throw venue.fail("category")
@@ -111,36 +103,45 @@ enum Bybit: Dialect {
         case "GET /v5/market/orderbook":
             _ = try need("symbol", call, venue)
             let market = venue.markets[try named()[0]], count = Int(call["limit"] ?? "") ?? 1
-            let (bids, asks) = (market.levels(bids: true, count, tail: ""), market.levels(bids: false, count, tail: ""))
-            return done("{\"s\":\"\(market.id)\",\"b\":[\(bids)],\"a\":[\(asks)],\"ts\":\(venue.now),\"u\":\(venue.now),\"seq\":\(venue.now),\"cts\":\(venue.now)}", venue)
+            let values = [
+                "id": market.id, "bids": market.bids(count), "asks": market.asks(count), "now": "\(venue.now)",
+            ]
+            return done(render("bybit.book", values), venue)
         case "GET /v5/order/realtime", "GET /v5/order/history":
-            let byName = call["orderId"].map { id in venue.find(id: id).map { [$0] } ?? [] } ?? call["orderLinkId"].map { venue.find(client: $0) }
+            let isNamed = call["orderId"] != nil || call["orderLinkId"] != nil
             let market = try call["symbol"].map { try venue.market($0) }, past = call.path.hasSuffix("history")
-            let all = byName ?? (past ? Array(venue.orders.indices) : venue.openOrders(market))
-            let end = call["cursor"].flatMap { venue.find(id: $0) } ?? Int.max, count = min(50, max(1, Int(call["limit"] ?? "") ?? 20))
+            let whole = past ? Array(venue.orders.indices) : venue.openOrders(market)
+            let all = isNamed ? venue.find(id: call["orderId"], client: call["orderLinkId"]) : whole
+            let end = venue.find(id: call["cursor"] ?? "", client: nil).first ?? Int.max,
+                count = min(50, max(1, Int(call["limit"] ?? "") ?? 20))
             let book = venue
             let rows = all.reversed().lazy.filter {
-                $0 < end && book.sees($0) && (market == nil || book.orders[$0].market == market) && (!past || book.orders[$0].state != .open)
+                $0 < end && book.sees($0) && (market == nil || book.orders[$0].market == market)
+                    && (!past || book.orders[$0].state != .open)
             }
-            let page = Array(rows.prefix(count + 1)), cursor = page.count > count ? venue.orders[page[count - 1]].id : ""
-            return listed(page.prefix(count).map { text(venue.orders[$0]) }, more: "\"nextPageCursor\":\"\(cursor)\",")
+            let page = Array(rows.prefix(count + 1)),
+                cursor = page.count > count ? venue.orders[page[count - 1]].id : ""
+            return listed(page.prefix(count).map { text($0, venue) }, more: "\"nextPageCursor\":\"\(cursor)\",")
         case _ where !spot: throw venue.fail("category")
-        case cancelling:
+        case venue.speech.cancelling:
             let market = try venue.market(need("symbol", call, venue))
-            let found = call["orderId"].map { id in venue.find(id: id).map { [$0] } ?? [] } ?? venue.find(client: call["orderLinkId"] ?? "")
+            let found = venue.find(id: call["orderId"], client: call["orderLinkId"])
             guard let position = found.last, venue.orders[position].market == market else { throw venue.fail("gone") }
             let state = venue.orders[position].state
             if state != .open { throw venue.fail(state.rawValue) }
-            return ack(venue.cancel(position), venue)
+            venue.cancel(position)
+            return ack(venue.orders[position], venue)
         default:
-            let isMarket = call["orderType"] == "Market", unit = call["marketUnit"] ?? (call["side"] == "Buy" ? "quoteCoin" : "baseCoin")
+            let isMarket = call["orderType"] == "Market",
+                unit = call["marketUnit"] ?? (call["side"] == "Buy" ? "quoteCoin" : "baseCoin")
             let inQuote = isMarket && unit == "quoteCoin"
-            var order = try form.order(call, id: "\(1_900_000_000_000_000_001 + venue.orders.count)", amount: "qty", inQuote: inQuote, venue)
+            var order = try order(
+                call, id: "\(1_900_000_000_000_000_001 + venue.orders.count)", amount: "qty", inQuote: inQuote, venue)
             order.words["unit"] = isMarket ? unit : ""
             order.postOnly = order.lifetime == "PostOnly"
             if isMarket { order.lifetime = "IOC" }
             try venue.check(order, reusable: false, mostOpen: 500)
-            return ack(venue.place(order), venue)
+            return ack(venue.orders[venue.place(order)], venue)
         }
     }
     private static func ack(_ order: Order, _ venue: Venue) -> String {

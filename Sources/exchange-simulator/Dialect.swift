@@ -1,11 +1,30 @@
-/// How one exchange speaks: its paths, rules and words. Refusals are thrown as `Answer`.
+import Foundation
+
+/// An exchange's words, from `answers/speech.json`: endpoints with their weight, and where and how a call describes an order.
+struct Speech: Decodable, Sendable {
+    static let all = (try? JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))) ?? [:]
+    /// By `METHOD /path`: Binance's request weight, Bybit's requests a second, the cost to Kraken's private counter.
+    let endpoints: [String: Int]
+    let placing, cancelling: String
+    /// Beginnings of the paths that need no key.
+    let `public`: [String]
+    /// Where an instrument has its id, base and quote.
+    let entry: [String]
+    /// Where an instrument has each rule of `Market.rules`, or the rule itself.
+    let rules: [String: String]
+    let states: [String: String]
+    /// Field names.
+    let symbol, side, type, price, lifetime, client: String
+    /// The first side buys, the first type is the market order, the first lifetime is the default.
+    let sides, types, lifetimes: [String]
+}
+
+/// How one exchange behaves. Refusals are thrown as `Answer`.
 protocol Dialect: Sendable {
     static var name: String { get }
-    /// `METHOD /path` of every endpoint, with its request weight where the exchange has such.
-    static var endpoints: [String: Int] { get }
-    static var placing: String { get }
-    static var cancelling: String { get }
-    static func markets(seed: UInt64) -> [Market]
+    /// The instrument list as the exchange publishes it, by id.
+    static var instruments: [(id: String, entry: [String: Any])] { get }
+    static func isClient(_ id: String) -> Bool
     /// Counts the call against the limits of its address and key.
     static func admit(_ call: Call, _ venue: inout Venue) throws
     /// Checks key, signature and freshness of a private call.
@@ -17,33 +36,35 @@ protocol Dialect: Sendable {
     static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)]
 }
 
-/// Where and in which words a call describes an order; the first side buys, the first type is the market order, and the
-/// first lifetime is the default.
-struct OrderForm: Sendable {
-    let symbol, side, type, price, lifetime, client: String
-    let sides, types, lifetimes: [String]
-    let isClient: @Sendable (String) -> Bool
-
+extension Dialect {
     /// The order a call asks for, in well-formed words; `inQuote` when the field `amount` counts quote.
-    func order(_ call: Call, id: String, amount: String, inQuote: Bool, _ venue: Venue) throws -> Order {
+    static func order(_ call: Call, id: String, amount: String, inQuote: Bool, _ venue: Venue) throws -> Order {
+        let words = venue.speech
         func number(_ field: String) throws -> Fixed {
             guard let value = Fixed(try need(field, call, venue)) else { throw venue.fail("number", ["name": field]) }
             // Eight decimals are the finest that any of the served assets has, except Bybit's quote amounts.
             guard value.places <= (inQuote ? 9 : 8) else { throw venue.fail("digits", ["name": field]) }
             return value
         }
-        let market = try venue.market(need(symbol, call, venue)), type = try need(type, call, venue)
-        let side = try need(side, call, venue), lifetime = call[lifetime] ?? lifetimes[0], client = call[client] ?? ""
-        guard sides.contains(side) else { throw venue.fail("side") }
-        guard types.contains(type) else { throw venue.fail("type") }
-        guard lifetimes.contains(lifetime) else { throw venue.fail("lifetime") }
-        guard client.isEmpty || isClient(client) else { throw venue.fail("client", ["name": self.client]) }
-        let (size, buys) = (try number(amount), side == sides[0])
-        let quoted = (size / venue.touch(market, buys: buys)).floored(to: venue.markets[market].rules["step"])
+        let market = try venue.market(need(words.symbol, call, venue)), type = try need(words.type, call, venue)
+        let side = try need(words.side, call, venue), lifetime = call[words.lifetime] ?? words.lifetimes[0]
+        let client = call[words.client] ?? ""
+        guard words.sides.contains(side) else { throw venue.fail("side") }
+        guard words.types.contains(type) else { throw venue.fail("type") }
+        guard words.lifetimes.contains(lifetime) else { throw venue.fail("lifetime") }
+        guard client.isEmpty || isClient(client) else { throw venue.fail("client", ["name": words.client]) }
+        let (size, buys) = (try number(amount), side == words.sides[0])
+        let inBase = (size / venue.touch(market, buys: buys)).floored(to: venue.markets[market].rules["step"])
         return Order(
-            id: id, client: client, market: market, buys: buys, amount: inQuote ? quoted : size,
-            cost: inQuote ? size : .zero, price: type == types[0] ? nil : try number(price), lifetime: lifetime,
+            id: id, client: client, market: market, buys: buys, amount: inQuote ? inBase : size,
+            cost: inQuote ? size : .zero, price: type == words.types[0] ? nil : try number(words.price),
+            lifetime: lifetime,
             words: ["side": side, "type": type, "symbol": venue.markets[market].id])
+    }
+    /// At most 36 letters, digits, `-` and `_`.
+    static func isClient(_ id: String) -> Bool {
+        id.utf8.count <= 36
+            && id.utf8.allSatisfy { 48...57 ~= $0 || 97...122 ~= $0 | 32 && $0 < 128 || $0 == 45 || $0 == 95 }
     }
 }
 
@@ -51,9 +72,4 @@ struct OrderForm: Sendable {
 func need(_ field: String, _ call: Call, _ venue: Venue) throws -> String {
     guard let value = call[field] else { throw venue.fail("missing", ["name": field]) }
     return value
-}
-/// Letters, digits, `-` and `_`, at most `count`.
-func isWord(_ text: String, _ count: Int) -> Bool {
-    text.utf8.count <= count
-        && text.utf8.allSatisfy { 48...57 ~= $0 || 97...122 ~= $0 | 32 && $0 < 128 || $0 == 45 || $0 == 95 }
 }

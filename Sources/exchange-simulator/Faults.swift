@@ -16,7 +16,8 @@ struct Faults: Sendable {
         var changed = values
         for (name, value) in wanted where name != "exchange" {
             guard let most = Faults.most[name] else {
-                throw Faults.refusal("unknown field \(name) = \(value): expected \(Faults.most.keys.sorted().joined(separator: ", "))")
+                throw Faults.refusal(
+                    "unknown field \(name) = \(value): expected \(Faults.most.keys.sorted().joined(separator: ", "))")
             }
             let number = value is String ? nil : Double("\(value)")
             guard let number, 0...Double(most) ~= number, most == 1 || number == number.rounded() else {

@@ -37,7 +37,8 @@ struct Fixed: Comparable, Sendable {
     /// Plain notation, cut off after `places` digits (at most 10).
     func text(_ places: Int) -> String {
         let whole = String(Int(clamping: units.magnitude / UInt128(Fixed.one)))
-        let part = String(Int(truncatingIfNeeded: units.magnitude % UInt128(Fixed.one) + UInt128(Fixed.one))).dropFirst()
+        let part = String(Int(truncatingIfNeeded: units.magnitude % UInt128(Fixed.one) + UInt128(Fixed.one)))
+            .dropFirst()
         return (units < 0 ? "-" : "") + (places > 0 ? "\(whole).\(part.prefix(places))" : whole)
     }
     /// The shortest plain notation.

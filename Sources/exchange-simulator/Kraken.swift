@@ -3,38 +3,23 @@ import Foundation
 
 /// Kraken spot REST.
 enum Kraken: Dialect {
-    static let name = "kraken", placing = "POST /0/private/AddOrder", cancelling = "POST /0/private/CancelOrder"
-    /// Weights are the private counter's; public calls are counted by address.
-    static let endpoints = [
-        "GET /0/public/Time": 0, "GET /0/public/SystemStatus": 0, "GET /0/public/Assets": 0, "GET /0/public/AssetPairs": 0,
-        "GET /0/public/Ticker": 0, "GET /0/public/Depth": 0, placing: 0, cancelling: 0, "POST /0/private/Balance": 1,
-        "POST /0/private/BalanceEx": 1, "POST /0/private/OpenOrders": 1, "POST /0/private/ClosedOrders": 1,
-        "POST /0/private/QueryOrders": 1,
-    ]
-    private static let form = OrderForm(
-        symbol: "pair", side: "type", type: "ordertype", price: "price", lifetime: "timeinforce", client: "cl_ord_id",
-        sides: ["buy", "sell"], types: ["market", "limit"], lifetimes: ["GTC", "IOC", "FOK", "GTD"],
-        isClient: { id in
-            let hex = id.replacing("-", with: "")
-            let isUUID = hex.utf8.count == 32 && hex.allSatisfy(\.isHexDigit) && (hex == id || UUID(uuidString: id) != nil)
-            return isUUID || id.utf8.count <= 18 && id.utf8.allSatisfy { 32...126 ~= $0 }
-        })
-    private static let words: [Order.State: String] = [.open: "open", .filled: "closed", .canceled: "canceled", .expired: "canceled"]
-    private static let tiers: [String: (most: Double, decay: Double, engine: Double, engineDecay: Double, open: Int)] = [
-        "starter": (15, 0.33, 60, 1, 60), "intermediate": (20, 0.5, 125, 2.34, 80), "pro": (20, 1, 180, 3.75, 225),
-    ]
-    private static let tier = tiers[ProcessInfo.processInfo.environment["KRAKEN_TIER"] ?? ""] ?? (15, 0.33, 60, 1, 60)
-    private static let assets: [String: String] = (object(PackageResources.kraken_Assets_json)["result"] as? [String: Any] ?? [:]).mapValues(json)
-
-    static func markets(seed: UInt64) -> [Market] {
+    static let name = "kraken"
+    static var instruments: [(id: String, entry: [String: Any])] {
         let pairs = object(PackageResources.kraken_AssetPairs_json)["result"] as? [String: [String: Any]] ?? [:]
-        return pairs.sorted { $0.key < $1.key }.map { id, entry in
-            let names = "\(entry["wsname"] ?? "")".replacing("XBT", with: "BTC").replacing("XDG", with: "DOGE").split(separator: "/")
-            let zeros = String(repeating: "0", count: max(0, (entry["lot_decimals"] as? Int ?? 8) - 1))
-            let rules = ["tick": "tick_size", "step": "0.\(zeros)1", "least": "ordermin", "leastCost": "costmin"]
-            return Market(entry, id: id, names: names.map(String.init), rules: rules, places: entry["pair_decimals"] as? Int, seed: seed)
-        }
+        return pairs.sorted { $0.key < $1.key }.map { ($0, $1) }
     }
+    /// A UUID with or without dashes, or up to 18 printable characters.
+    static func isClient(_ id: String) -> Bool {
+        let isHex = id.utf8.count == 32 && id.allSatisfy(\.isHexDigit)
+        return isHex || UUID(uuidString: id) != nil || id.utf8.count <= 18 && id.utf8.allSatisfy { 32...126 ~= $0 }
+    }
+    private static let tiers: [String: (most: Double, decay: Double, engine: Double, engineDecay: Double, open: Int)] =
+        [
+            "starter": (15, 0.33, 60, 1, 60), "intermediate": (20, 0.5, 125, 2.34, 80), "pro": (20, 1, 180, 3.75, 225),
+        ]
+    private static let tier = tiers[ProcessInfo.processInfo.environment["KRAKEN_TIER"] ?? ""] ?? (15, 0.33, 60, 1, 60)
+    private static let assets: [String: String] =
+        (object(PackageResources.kraken_Assets_json)["result"] as? [String: Any] ?? [:]).mapValues(json)
 
     static func admit(_ call: Call, _ venue: inout Venue) throws {
         if call.path.hasPrefix("/0/public/") {
@@ -42,20 +27,23 @@ enum Kraken: Dialect {
             if venue.limits.charge("public \(call.address)", 1, limit: 15, decay: 1, at: venue.now) { return }
             throw venue.tally(venue.fail("public"), ["refused_for_limits", "over_limit"])
         }
-        let cost = Double(endpoints[call.endpoint] ?? 1)
-        if cost == 0 || venue.limits.charge("private", cost, limit: tier.most, decay: tier.decay, at: venue.now) { return }
+        let cost = Double(venue.speech.endpoints[call.endpoint] ?? 1)
+        if cost == 0 || venue.limits.charge("private", cost, limit: tier.most, decay: tier.decay, at: venue.now) {
+            return
+        }
         throw venue.tally(venue.fail("429"), ["refused_for_limits", "over_limit"])
     }
     /// The engine's counter of a pair; counted before the order is looked at.
     private static func charge(_ market: Int, _ cost: Double, _ venue: inout Venue) throws {
         guard venue.limited else { return }
-        if venue.limits.charge("pair \(market)", cost, limit: tier.engine, decay: tier.engineDecay, at: venue.now) { return }
+        if venue.limits.charge("pair \(market)", cost, limit: tier.engine, decay: tier.engineDecay, at: venue.now) {
+            return
+        }
         throw venue.tally(venue.fail("engine"), ["refused_for_limits", "over_limit"])
     }
     static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)] { [] }
 
     static func authorize(_ call: Call, _ venue: inout Venue) throws {
-        guard call.path.hasPrefix("/0/private/") else { return }
         if call.header("API-Key") != venue.key { throw venue.tally(venue.fail("key"), ["signature_failures"]) }
         let nonce = call["nonce"] ?? ""
         let message = Array(call.path.utf8) + Signing.sha256((nonce + call.body).utf8)
@@ -66,7 +54,7 @@ enum Kraken: Dialect {
         try fresh(call, venue)
     }
     static func fresh(_ call: Call, _ venue: Venue) throws {
-        guard let text = call["deadline"], call.endpoint == placing else { return }
+        guard let text = call["deadline"], call.endpoint == venue.speech.placing else { return }
         let exact = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
         guard let date = (try? exact.parse(text)) ?? (try? Date.ISO8601FormatStyle().parse(text)) else {
             throw venue.fail("number", ["name": "deadline"])
@@ -84,65 +72,92 @@ enum Kraken: Dialect {
         let letters = String((0..<16).map { _ in alphabet[Int(random.next() >> 59)] })
         return "O\(letters.prefix(5))-\(letters.dropFirst(5).prefix(5))-\(letters.suffix(6))"
     }
-    private static func seconds(_ milliseconds: Int) -> String { Fixed(units: Int128(milliseconds) * 10_000_000).text(4) }
+    private static func seconds(_ milliseconds: Int) -> String {
+        Fixed(units: Int128(milliseconds) * 10_000_000).text(4)
+    }
     private static func description(_ order: Order, _ venue: Venue) -> String {
         let market = venue.markets[order.market], price = order.price.map { " \($0.text(market.places))" } ?? ""
-        return "\(order.buys ? "buy" : "sell") \(order.amount.text(8)) \(market.alias) @ \(order.price == nil ? "market" : "limit")\(price)"
+        return
+            "\(order.buys ? "buy" : "sell") \(order.amount.text(8)) \(market.alias) @ \(order.price == nil ? "market" : "limit")\(price)"
     }
-    private static func text(_ order: Order, _ venue: Venue) -> String {
-        let lost = order.state == .expired || order.state == .canceled, post = order.postOnly && order.accepted == order.updated
-        let reason = !lost ? "null" : post ? "\"Post only order\"" : order.state == .expired ? "\"Order cannot be filled\"" : "\"User requested\""
-        return render("kraken.order", order.values.merging([
-            "state": words[order.state] ?? "", "reason": reason, "opened": seconds(order.accepted),
-            "closed": order.state == .open ? "" : ",\"closetm\":\(seconds(order.updated))",
-            "pair": venue.markets[order.market].alias, "descr": description(order, venue),
-        ]) { $1 })
+    private static func text(_ position: Int, _ venue: Venue) -> String {
+        let order = venue.orders[position]
+        let lost = order.state == .expired || order.state == .canceled,
+            post = order.postOnly && order.accepted == order.updated
+        let reason =
+            !lost
+            ? "null"
+            : post
+                ? "\"Post only order\"" : order.state == .expired ? "\"Order cannot be filled\"" : "\"User requested\""
+        return venue.text(
+            position, "order",
+            [
+                "reason": reason, "opened": seconds(order.accepted),
+                "closed": order.state == .open ? "" : ",\"closetm\":\(seconds(order.updated))",
+                "pair": venue.markets[order.market].alias, "descr": description(order, venue),
+            ])
     }
     private static func book(_ name: String, _ found: [Int], _ venue: Venue, _ tail: String = "") -> String {
-        done("{\"\(name)\":{\(found.map { text(venue.orders[$0], venue) }.joined(separator: ","))}\(tail)}")
+        done("{\"\(name)\":{\(found.map { text($0, venue) }.joined(separator: ","))}\(tail)}")
     }
 
     static func execute(_ call: Call, _ venue: inout Venue) throws -> String {
-        let chosen = try call["pair"].map { try $0.split(separator: ",").map { try venue.market(String($0)) } } ?? Array(venue.markets.indices)
+        let chosen =
+            try call["pair"].map { try $0.split(separator: ",").map { try venue.market(String($0)) } }
+            ?? Array(venue.markets.indices)
         func matches(_ position: Int) -> Bool {
             let order = venue.orders[position]
-            return venue.sees(position) && (call["cl_ord_id"] ?? order.client) == order.client && (call["userref"] ?? order.words["userref"]) == order.words["userref"]
+            return venue.sees(position) && (call["cl_ord_id"] ?? order.client) == order.client
+                && (call["userref"] ?? order.words["userref"]) == order.words["userref"]
         }
         switch call.endpoint {
         case "GET /0/public/Time":
             let date = Date(timeIntervalSince1970: Double(venue.now / 1000)).formatted(Date.ISO8601FormatStyle())
             return done("{\"unixtime\":\(venue.now / 1000),\"rfc1123\":\"\(date)\"}")
-        case "GET /0/public/SystemStatus": return done("{\"status\":\"online\",\"timestamp\":\"\(seconds(venue.now))\"}")
+        case "GET /0/public/SystemStatus":
+            return done("{\"status\":\"online\",\"timestamp\":\"\(seconds(venue.now))\"}")
         case "GET /0/public/Assets": return done("{\(assets.map { "\"\($0)\":\($1)" }.joined(separator: ","))}")
         case "GET /0/public/AssetPairs":
-            return done("{\(chosen.map { "\"\(venue.markets[$0].id)\":\(venue.markets[$0].entry)" }.joined(separator: ","))}")
+            return done(
+                "{\(chosen.map { "\"\(venue.markets[$0].id)\":\(venue.markets[$0].entry)" }.joined(separator: ","))}")
         case "GET /0/public/Ticker": return done("{\(chosen.map { venue.ticker($0) }.joined(separator: ","))}")
         case "GET /0/public/Depth":
-            let market = venue.markets[try venue.market(need("pair", call, venue))], count = Int(call["count"] ?? "") ?? 100
-            let (bids, asks) = (market.levels(bids: true, count, tail: ",\(venue.now / 1000)"), market.levels(bids: false, count, tail: ",\(venue.now / 1000)"))
-            return done("{\"\(market.id)\":{\"asks\":[\(asks)],\"bids\":[\(bids)]}}")
+            let market = venue.markets[try venue.market(need("pair", call, venue))],
+                count = Int(call["count"] ?? "") ?? 100
+            let tail = ",\(venue.now / 1000)"
+            return done(
+                "{\"\(market.id)\":{\"asks\":\(market.asks(count, tail)),\"bids\":\(market.bids(count, tail))}}")
         case "POST /0/private/Balance", "POST /0/private/BalanceEx":
             let lines = assets.keys.sorted().map { asset in
-                call.path.hasSuffix("Ex") ? render("kraken.balance", ["asset": asset, "free": Venue.balance]) : "\"\(asset)\":\"\(Venue.balance).0000000000\""
+                call.path.hasSuffix("Ex")
+                    ? render("kraken.balance", ["asset": asset, "free": Venue.balance])
+                    : "\"\(asset)\":\"\(Venue.balance).0000000000\""
             }
             return done("{\(lines.joined(separator: ","))}")
         case "POST /0/private/OpenOrders": return book("open", venue.openOrders(nil).filter(matches), venue)
         case "POST /0/private/ClosedOrders":
-            let source = call["cl_ord_id"].map { venue.find(client: $0) } ?? Array(venue.orders.indices)
-            let all = source.reversed().filter { venue.orders[$0].state != .open && matches($0) }
-            return book("closed", Array(all.dropFirst(max(0, Int(call["ofs"] ?? "") ?? 0)).prefix(50)), venue, ",\"count\":\(all.count)")
-        case "POST /0/private/QueryOrders":
-            let found = try need("txid", call, venue).split(separator: ",").prefix(50).compactMap { venue.find(id: String($0)) }
-            return done("{\(found.filter(matches).map { text(venue.orders[$0], venue) }.joined(separator: ","))}")
-        case cancelling:
             let client = call["cl_ord_id"]
-            let found = try client.map { venue.find(client: $0) } ?? [venue.find(id: need("txid", call, venue))].compactMap { $0 }
+            let source = client == nil ? Array(venue.orders.indices) : venue.find(id: nil, client: client)
+            let all = source.reversed().filter { venue.orders[$0].state != .open && matches($0) }
+            return book(
+                "closed", Array(all.dropFirst(max(0, Int(call["ofs"] ?? "") ?? 0)).prefix(50)), venue,
+                ",\"count\":\(all.count)")
+        case "POST /0/private/QueryOrders":
+            let found = try need("txid", call, venue).split(separator: ",").prefix(50).flatMap {
+                venue.find(id: String($0), client: nil)
+            }
+            return done("{\(found.filter(matches).map { text($0, venue) }.joined(separator: ","))}")
+        case venue.speech.cancelling:
+            let client = call["cl_ord_id"]
+            let found = venue.find(id: client == nil ? try need("txid", call, venue) : nil, client: client)
             if found.isEmpty, client == nil { throw venue.fail("never") }
-            guard let position = found.last(where: { venue.orders[$0].state == .open }) else { throw venue.fail("gone") }
+            guard let position = found.last(where: { venue.orders[$0].state == .open }) else {
+                throw venue.fail("gone")
+            }
             let costs = [(5, 8.0), (10, 6), (15, 5), (45, 4), (90, 2), (300, 1)]
             let age = (venue.now - venue.orders[position].accepted) / 1000
             try charge(venue.orders[position].market, costs.first { age < $0.0 }?.1 ?? 0, &venue)
-            _ = venue.cancel(position)
+            venue.cancel(position)
             return done("{\"count\":1}")
         default: return try place(call, &venue)
         }
@@ -151,11 +166,15 @@ enum Kraken: Dialect {
     private static func place(_ call: Call, _ venue: inout Venue) throws -> String {
         try charge(try venue.market(need("pair", call, venue)), 1, &venue)
         let flags = (call["oflags"] ?? "").split(separator: ","), inQuote = flags.contains("viqc")
-        guard flags.allSatisfy({ ["post", "fcib", "fciq", "nompp", "viqc"].contains($0) }), !inQuote || call["ordertype"] == "market" && call["type"] == "buy" else {
+        guard flags.allSatisfy({ ["post", "fcib", "fciq", "nompp", "viqc"].contains($0) }),
+            !inQuote || call["ordertype"] == "market" && call["type"] == "buy"
+        else {
             throw venue.fail("surplus", ["name": "oflags"])
         }
-        if let reference = call["userref"], call["cl_ord_id"] != nil || Int32(reference) == nil { throw venue.fail("surplus", ["name": "userref"]) }
-        var order = try form.order(call, id: txid(venue.orders.count + 1), amount: "volume", inQuote: inQuote, venue)
+        if let reference = call["userref"], call["cl_ord_id"] != nil || Int32(reference) == nil {
+            throw venue.fail("surplus", ["name": "userref"])
+        }
+        var order = try order(call, id: txid(venue.orders.count + 1), amount: "volume", inQuote: inQuote, venue)
         order.postOnly = flags.contains("post")
         order.words["userref"] = call["userref"] ?? "0"
         order.words["flags"] = quoted(call["oflags"] ?? "fciq")
@@ -163,6 +182,6 @@ enum Kraken: Dialect {
         try venue.check(order, reusable: true, mostOpen: venue.limited ? tier.open : Int.max)
         let description = "\"descr\":{\"order\":\"\(description(order, venue))\"}"
         if call["validate"] == "true" || call["validate"] == "1" { return done("{\(description)}") }
-        return done("{\(description),\"txid\":[\"\(venue.place(order).id)\"]}")
+        return done("{\(description),\"txid\":[\"\(venue.orders[venue.place(order)].id)\"]}")
     }
 }

@@ -32,7 +32,7 @@ struct Market: Sendable {
     var ticker: String?
 
     /// `names` are base and quote as traders call them; `rules` maps each rule to where the entry has it.
-    init(_ entry: [String: Any], id: String, names: [String], rules: [String: String], places: Int?, seed: UInt64) {
+    init(_ entry: [String: Any], id: String, names: [String], rules: [String: String], seed: UInt64) {
         var numbers: [String: Fixed] = [:]
         let nested = entry.values.compactMap { $0 as? [String: Any] } + (entry["filters"] as? [[String: Any]] ?? [])
         for part in [entry] + nested {
@@ -42,7 +42,8 @@ struct Market: Sendable {
         (self.id, base, quote, self.entry) = (id, names.first ?? "", names.last ?? "", json(entry))
         (alias, self.rules) = (entry["altname"] as? String ?? id, rules.compactMapValues { numbers[$0] ?? Fixed($0) })
         tick = self.rules["tick"] ?? .zero
-        self.places = places ?? tick.places
+        // Binance writes eight places everywhere, Bybit as many as the tick has.
+        places = entry["pair_decimals"] as? Int ?? (entry["filters"] == nil ? tick.places : 8)
         let worth = [base, quote].compactMap { Fixed(Market.dollars[$0] ?? "1") }
         start = max(50, Int(clamping: (worth[0] / worth[1]).units / max(tick.units, 1)))
         random = SplitMix(state: id.utf8.reduce(seed) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 })
@@ -86,11 +87,13 @@ struct Market: Sendable {
     }
     private func size(_ level: Int) -> Int { 1 + (steps + level * 7) % 9 }
 
-    /// Best first: `["price","size"` and `tail` for each level.
-    func levels(bids: Bool, _ count: Int, tail: String) -> String {
-        (0..<max(0, min(count, 100, bid))).map { level in
-            let ticks = bids ? bid - level : ask + level
-            return "[\"\(price(ticks).text(places))\",\"\(size(level * 2 + (bids ? 0 : 1)))\"\(tail)]"
-        }.joined(separator: ",")
+    /// One side of the book as JSON, best first: price, size and `tail` of at most 100 levels.
+    func bids(_ count: Int, _ tail: String = "") -> String { levels(bid, -1, min(count, bid), tail) }
+    func asks(_ count: Int, _ tail: String = "") -> String { levels(ask, 1, count, tail) }
+    private func levels(_ best: Int, _ way: Int, _ count: Int, _ tail: String) -> String {
+        let levels = (0..<max(0, min(count, 100))).map { level in
+            "[\"\(price(best + way * level).text(places))\",\"\(size(level * 2 + (way + 1) / 2))\"\(tail)]"
+        }
+        return "[\(levels.joined(separator: ","))]"
     }
 }

@@ -35,7 +35,7 @@ struct Order: Sendable {
 struct Venue: Sendable {
     /// Free of every asset, always: no order changes it.
     static let balance = "2000000"
-    let name: String, key: String, secret: [UInt8], limited: Bool
+    let name: String, key: String, secret: [UInt8], limited: Bool, speech: Speech
     private(set) var markets: [Market]
     private var names: [String: Int] = [:]
     private(set) var orders: [Order] = []
@@ -56,8 +56,18 @@ struct Venue: Sendable {
     /// Orders that reach the engine at `due` (unix ms), after their connection ended.
     var late: [(due: Int, call: Call)] = []
 
-    init(name: String, key: String, secret: [UInt8], markets: [Market], limited: Bool, seed: UInt64, now: Int) {
-        (self.name, self.key, self.secret, self.markets, self.limited) = (name, key, secret, markets, limited)
+    init(
+        _ dialect: any Dialect.Type, _ speech: Speech, key: String, secret: [UInt8], limited: Bool, seed: UInt64,
+        now: Int
+    ) {
+        (name, self.speech, self.key, self.secret, self.limited) = (dialect.name, speech, key, secret, limited)
+        markets = dialect.instruments.map { id, entry in
+            // Kraken has base and quote in one, with its own names of two coins.
+            let pair = "\(entry["wsname"] ?? "")".replacing("XBT", with: "BTC").replacing("XDG", with: "DOGE").split(
+                separator: "/")
+            let names = pair.isEmpty ? speech.entry.dropFirst().map { "\(entry[$0] ?? "")" } : pair.map(String.init)
+            return Market(entry, id: id, names: names, rules: speech.rules, seed: seed)
+        }
         (self.now, started, faults, open) = (now, now, Faults(seed: seed), markets.map { _ in [] })
         for (index, market) in markets.enumerated() { (names[market.id], names[market.alias]) = (index, index) }
     }
@@ -88,7 +98,9 @@ struct Venue: Sendable {
     }
 
     /// The price at which an order would match now.
-    func touch(_ market: Int, buys: Bool) -> Fixed { markets[market].price(buys ? markets[market].ask : markets[market].bid) }
+    func touch(_ market: Int, buys: Bool) -> Fixed {
+        markets[market].price(buys ? markets[market].ask : markets[market].bid)
+    }
     func crosses(_ order: Order) -> Bool {
         let touch = touch(order.market, buys: order.buys)
         return order.price.map { order.buys ? touch <= $0 : touch >= $0 } ?? true
@@ -108,14 +120,14 @@ struct Venue: Sendable {
             ("market", order.price == nil && over(order.amount, "mostMarket")),
             ("value", under(cost, "leastCost") || order.price != nil && over(cost, "mostCost")),
             ("count", open[order.market].count >= mostOpen),
-            ("duplicate", find(client: order.client).contains { !reusable || orders[$0].state == .open }),
+            ("duplicate", find(id: nil, client: order.client).contains { !reusable || orders[$0].state == .open }),
             ("funds", max(order.cost, order.buys ? cost : order.amount) > Fixed(Venue.balance) ?? .zero),
         ]
         if let rule = broken.first(where: \.1)?.0 { throw fail(rule, ["name": "volume"]) }
     }
 
     /// Stores a checked order and matches it, whole or not at all.
-    mutating func place(_ order: Order) -> Order {
+    mutating func place(_ order: Order) -> Int {
         let position = orders.count
         orders.append(order)
         (orders[position].accepted, orders[position].updated, byID[order.id]) = (now, now, position)
@@ -126,12 +138,9 @@ struct Venue: Sendable {
         } else if order.lifetime == "IOC" || order.lifetime == "FOK" {
             close(position, .expired)
         }
-        return orders[position]
+        return position
     }
-    mutating func cancel(_ position: Int) -> Order {
-        close(position, .canceled)
-        return orders[position]
-    }
+    mutating func cancel(_ position: Int) { close(position, .canceled) }
     private mutating func close(_ position: Int, _ state: Order.State, at price: Fixed = .zero) {
         open[orders[position].market].removeAll { $0 == position }
         (orders[position].state, orders[position].updated) = (state, now)
@@ -142,9 +151,16 @@ struct Venue: Sendable {
         limits.count("orders 1d", per: 86_400_000, at: now, adding: -1)
     }
 
-    func find(id: String) -> Int? { byID[id] }
-    /// Oldest first.
-    func find(client: String) -> [Int] { byClient[client] ?? [] }
+    /// Positions by the id, or without one by the client id; oldest first.
+    func find(id: String?, client: String?) -> [Int] {
+        id.map { byID[$0].map { [$0] } ?? [] } ?? client.flatMap { byClient[$0] } ?? []
+    }
+    /// An order by a template of this exchange.
+    func text(_ position: Int, _ template: String = "order", _ more: [String: String] = [:]) -> String {
+        let order = orders[position], state = ["state": speech.states[order.state.rawValue] ?? ""]
+        return render("\(name).\(template)", order.values.merging(more) { $1 }.merging(state) { $1 })
+    }
+    var assets: [String] { Set(markets.flatMap { [$0.base, $0.quote] }).sorted() }
     func openOrders(_ market: Int?) -> [Int] { market.map { open[$0] } ?? open.flatMap { $0 }.sorted() }
     /// Whether queries see it: not before `query_lag_ms`.
     func sees(_ position: Int) -> Bool { now - orders[position].accepted >= faults.whole("query_lag_ms") }
@@ -161,13 +177,17 @@ struct Venue: Sendable {
     }
     var audit: String {
         let list = orders.map { order in
-            render("audit", order.values.merging([
-                "symbol": markets[order.market].id, "side": order.buys ? "buy" : "sell", "amount": order.amount.text,
-                "type": order.price == nil ? "market" : "limit", "state": order.state.rawValue,
-                "price": order.price.map { "\"\($0.text)\"" } ?? "null",
-            ]) { $1 })
+            render(
+                "audit",
+                order.values.merging([
+                    "symbol": markets[order.market].id, "side": order.buys ? "buy" : "sell",
+                    "amount": order.amount.text,
+                    "type": order.price == nil ? "market" : "limit", "state": order.state.rawValue,
+                    "price": order.price.map { "\"\($0.text)\"" } ?? "null",
+                ]) { $1 })
         }
-        return "{\"orders\":[\(list.joined(separator: ","))],\"by_client_order_id\":\(json(byClient.mapValues(\.count)))}"
+        return
+            "{\"orders\":[\(list.joined(separator: ","))],\"by_client_order_id\":\(json(byClient.mapValues(\.count)))}"
     }
     var statistics: String { json((counts as [String: Any]).merging(["requests": requests]) { $1 }) }
 }

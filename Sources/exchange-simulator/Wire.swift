@@ -31,7 +31,8 @@ struct Answer: Error {
 /// Fields of an x-www-form-urlencoded text; the first of equal names.
 func form(_ text: String) -> [String: String] {
     let pairs = text.split(separator: "&").map { $0.split(separator: "=", maxSplits: 1).map(decoded) }
-    return Dictionary(pairs.map { ($0.first ?? "", $0.count > 1 ? $0[1] : "") }, uniquingKeysWith: { first, _ in first })
+    return Dictionary(
+        pairs.map { ($0.first ?? "", $0.count > 1 ? $0[1] : "") }, uniquingKeysWith: { first, _ in first })
 }
 
 /// Percent escapes and plus signs undone; a text with a broken escape stays as it is.
@@ -54,7 +55,8 @@ func scalar(_ value: Any) -> String? {
 /// JSON text of any JSON value.
 func json(_ value: Any) -> String {
     let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed]
-    return String(decoding: (try? JSONSerialization.data(withJSONObject: value, options: options)) ?? Data(), as: UTF8.self)
+    return String(
+        decoding: (try? JSONSerialization.data(withJSONObject: value, options: options)) ?? Data(), as: UTF8.self)
 }
 
 /// Answer texts by name, with `%name%` where a value goes.
@@ -75,5 +77,6 @@ func render(_ name: String, _ values: [String: String]) -> String {
 
 /// A text as a JSON string.
 func quoted(_ text: String) -> String {
-    text.utf8.allSatisfy { $0 >= 32 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") } ? "\"\(text)\"" : json(text)
+    text.utf8.allSatisfy { $0 >= 32 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+        ? "\"\(text)\"" : json(text)
 }
