@@ -141,7 +141,8 @@ enum Bybit: Dialect {
             order.postOnly = order.lifetime == "PostOnly"
             if isMarket { order.lifetime = "IOC" }
             try venue.check(order, reusable: false, mostOpen: 500)
-            return ack(venue.orders[venue.place(order)], venue)
+            let placed = venue.place(order)
+            return ack(venue.orders[placed], venue)
         }
     }
     private static func ack(_ order: Order, _ venue: Venue) -> String {

@@ -182,6 +182,7 @@ enum Kraken: Dialect {
         try venue.check(order, reusable: true, mostOpen: venue.limited ? tier.open : Int.max)
         let description = "\"descr\":{\"order\":\"\(description(order, venue))\"}"
         if call["validate"] == "true" || call["validate"] == "1" { return done("{\(description)}") }
-        return done("{\(description),\"txid\":[\"\(venue.orders[venue.place(order)].id)\"]}")
+        _ = venue.place(order)
+        return done("{\(description),\"txid\":[\"\(order.id)\"]}")
     }
 }
