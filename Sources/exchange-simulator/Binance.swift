@@ -54,14 +54,14 @@ enum Binance: Dialect {
 
     static func authorize(_ call: Call, _ venue: inout Venue) throws {
         let key = call.header("X-MBX-APIKEY")
-        if key != venue.key { throw venue.tally(venue.fail(key.isEmpty ? "nokey" : "key"), ["signature_failures"]) }
+        if key != venue.key { throw venue.unsigned(key.isEmpty ? "nokey" : "key") }
         try fresh(call, venue)
         let signature = try need("signature", call, venue)
         let payload = [call.query, call.body].map { text in
             text.split(separator: "&").filter { !$0.hasPrefix("signature=") }.joined(separator: "&")
         }
         let expected = Signing.hex(Signing.hmacSHA256(key: venue.secret, payload.joined().utf8))
-        if signature.lowercased() != expected { throw venue.tally(venue.fail("signature"), ["signature_failures"]) }
+        if signature.lowercased() != expected { throw venue.unsigned("signature") }
     }
     static func fresh(_ call: Call, _ venue: Venue) throws {
         guard let stamp = Int(try need("timestamp", call, venue)) else {

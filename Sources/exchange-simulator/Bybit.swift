@@ -16,7 +16,7 @@ enum Bybit: Dialect {
             throw venue.tally(venue.fail("403"), ["refused_for_limits", "over_limit", "bans"])
         }
         guard limit == 0 || venue.limits.roll(call.endpoint, limit: limit, per: 1000, at: now).fits else {
-            throw venue.tally(venue.fail("418"), ["refused_for_limits", "over_limit"])
+            throw venue.over("418")
         }
     }
     static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)] {
@@ -32,9 +32,9 @@ enum Bybit: Dialect {
         let names = ["X-BAPI-TIMESTAMP", "X-BAPI-API-KEY", "X-BAPI-RECV-WINDOW", "X-BAPI-SIGN"]
         let sent = names.map(call.header)
         if sent[0].isEmpty || sent[1].isEmpty || sent[3].isEmpty {
-            throw venue.tally(venue.fail("401"), ["signature_failures"])
+            throw venue.unsigned("401")
         }
-        if sent[1] != venue.key { throw venue.tally(venue.fail("key"), ["signature_failures"]) }
+        if sent[1] != venue.key { throw venue.unsigned("key") }
         try fresh(call, venue)
         // Official clients sign the query as written and send it escaped, so both forms are taken.
         let texts = call.method == "GET" ? [call.query, decoded(Substring(call.query))] : [call.body]
@@ -42,7 +42,7 @@ enum Bybit: Dialect {
             let message = sent[0...2].joined() + text
             return Signing.hex(Signing.hmacSHA256(key: venue.secret, message.utf8)) == sent[3]
         }
-        if !signed { throw venue.tally(venue.fail("signature"), ["signature_failures"]) }
+        if !signed { throw venue.unsigned("signature") }
     }
     static func fresh(_ call: Call, _ venue: Venue) throws {
         let stamp = call.header("X-BAPI-TIMESTAMP"), window = call.header("X-BAPI-RECV-WINDOW")
@@ -58,19 +58,14 @@ enum Bybit: Dialect {
     private static func text(_ position: Int, _ venue: Venue) -> String {
         let order = venue.orders[position]
         let lost = order.state == .canceled || order.state == .expired
-        let reason =
-            !lost
-            ? "EC_NoError"
-            : order.postOnly
-                ? "EC_PostOnlyWillTakeLiquidity"
-                : order.state == .expired ? "EC_NoImmediateQtyToFill" : "EC_PerCancelRequest"
-        return venue.text(
-            position, "order",
-            [
-                "reason": reason, "cancelType": lost ? "CancelByUser" : "UNKNOWN",
-                "average": order.state == .filled ? order.fill.text : "", "price": order.price?.text ?? "0",
-                "wanted": (order.cost > .zero ? order.cost : order.amount).text,
-            ])
+        let reasons: [Order.State: String] = [.canceled: "EC_PerCancelRequest", .expired: "EC_NoImmediateQtyToFill"]
+        let more = [
+            "reason": order.crossed ? "EC_PostOnlyWillTakeLiquidity" : reasons[order.state] ?? "EC_NoError",
+            "cancelType": lost ? "CancelByUser" : "UNKNOWN", "price": order.price?.text ?? "0",
+            "average": order.state == .filled ? order.fill.text : "",
+            "wanted": (order.cost > .zero ? order.cost : order.amount).text,
+        ]
+        return venue.text(position, "order", more)
     }
 
     static func execute(_ call: Call, _ venue: inout Venue) throws -> String {

@@ -7,9 +7,7 @@ struct Faults: Sendable {
         "drop_after_rate": 1, "late_accept_rate": 1, "late_accept_ms": 600_000, "query_lag_ms": 600_000,
     ]
     private var values: [String: Double] = [:]
-    private var random: SplitMix
-
-    init(seed: UInt64) { random = SplitMix(state: ~seed) }
+    var random = SplitMix(state: 1)
 
     /// - Throws: `Answer` with a sentence that names the field, its value and what was expected; nothing is changed then.
     mutating func change(_ wanted: [String: Any]) throws {

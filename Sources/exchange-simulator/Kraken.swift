@@ -13,11 +13,13 @@ enum Kraken: Dialect {
         let isHex = id.utf8.count == 32 && id.allSatisfy(\.isHexDigit)
         return isHex || UUID(uuidString: id) != nil || id.utf8.count <= 18 && id.utf8.allSatisfy { 32...126 ~= $0 }
     }
-    private static let tiers: [String: (most: Double, decay: Double, engine: Double, engineDecay: Double, open: Int)] =
-        [
-            "starter": (15, 0.33, 60, 1, 60), "intermediate": (20, 0.5, 125, 2.34, 80), "pro": (20, 1, 180, 3.75, 225),
-        ]
-    private static let tier = tiers[ProcessInfo.processInfo.environment["KRAKEN_TIER"] ?? ""] ?? (15, 0.33, 60, 1, 60)
+    /// The private counter and its decay, the engine's counter of a pair and its decay, most open orders of a pair.
+    private static let tier: (most: Double, decay: Double, engine: Double, engineDecay: Double, open: Int) =
+        switch ProcessInfo.processInfo.environment["KRAKEN_TIER"] {
+        case "pro": (20, 1, 180, 3.75, 225)
+        case "intermediate": (20, 0.5, 125, 2.34, 80)
+        default: (15, 0.33, 60, 1, 60)
+        }
     private static let assets: [String: String] =
         (object(PackageResources.kraken_Assets_json)["result"] as? [String: Any] ?? [:]).mapValues(json)
 
@@ -25,13 +27,13 @@ enum Kraken: Dialect {
         if call.path.hasPrefix("/0/public/") {
             // Assumed: about one a second is known to be safe, a burst of 15 is not documented.
             if venue.limits.charge("public \(call.address)", 1, limit: 15, decay: 1, at: venue.now) { return }
-            throw venue.tally(venue.fail("public"), ["refused_for_limits", "over_limit"])
+            throw venue.over("public")
         }
         let cost = Double(venue.speech.endpoints[call.endpoint] ?? 1)
         if cost == 0 || venue.limits.charge("private", cost, limit: tier.most, decay: tier.decay, at: venue.now) {
             return
         }
-        throw venue.tally(venue.fail("429"), ["refused_for_limits", "over_limit"])
+        throw venue.over("429")
     }
     /// The engine's counter of a pair; counted before the order is looked at.
     private static func charge(_ market: Int, _ cost: Double, _ venue: inout Venue) throws {
@@ -39,16 +41,16 @@ enum Kraken: Dialect {
         if venue.limits.charge("pair \(market)", cost, limit: tier.engine, decay: tier.engineDecay, at: venue.now) {
             return
         }
-        throw venue.tally(venue.fail("engine"), ["refused_for_limits", "over_limit"])
+        throw venue.over("engine")
     }
     static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)] { [] }
 
     static func authorize(_ call: Call, _ venue: inout Venue) throws {
-        if call.header("API-Key") != venue.key { throw venue.tally(venue.fail("key"), ["signature_failures"]) }
+        if call.header("API-Key") != venue.key { throw venue.unsigned("key") }
         let nonce = call["nonce"] ?? ""
         let message = Array(call.path.utf8) + Signing.sha256((nonce + call.body).utf8)
         let expected = Data(Signing.hmacSHA512(key: venue.secret, message)).base64EncodedString()
-        if call.header("API-Sign") != expected { throw venue.tally(venue.fail("signature"), ["signature_failures"]) }
+        if call.header("API-Sign") != expected { throw venue.unsigned("signature") }
         guard let number = UInt64(nonce), number > venue.nonce else { throw venue.fail("nonce") }
         venue.nonce = number
         try fresh(call, venue)
@@ -77,25 +79,19 @@ enum Kraken: Dialect {
     }
     private static func description(_ order: Order, _ venue: Venue) -> String {
         let market = venue.markets[order.market], price = order.price.map { " \($0.text(market.places))" } ?? ""
-        return
-            "\(order.buys ? "buy" : "sell") \(order.amount.text(8)) \(market.alias) @ \(order.price == nil ? "market" : "limit")\(price)"
+        let side = order.buys ? "buy" : "sell", type = order.price == nil ? "market" : "limit"
+        return "\(side) \(order.amount.text(8)) \(market.alias) @ \(type)\(price)"
     }
     private static func text(_ position: Int, _ venue: Venue) -> String {
         let order = venue.orders[position]
-        let lost = order.state == .expired || order.state == .canceled,
-            post = order.postOnly && order.accepted == order.updated
-        let reason =
-            !lost
-            ? "null"
-            : post
-                ? "\"Post only order\"" : order.state == .expired ? "\"Order cannot be filled\"" : "\"User requested\""
-        return venue.text(
-            position, "order",
-            [
-                "reason": reason, "opened": seconds(order.accepted),
-                "closed": order.state == .open ? "" : ",\"closetm\":\(seconds(order.updated))",
-                "pair": venue.markets[order.market].alias, "descr": description(order, venue),
-            ])
+        let reasons: [Order.State: String] = [.canceled: "\"User requested\"", .expired: "\"Order cannot be filled\""]
+        let more = [
+            "reason": order.crossed ? "\"Post only order\"" : reasons[order.state] ?? "null",
+            "opened": seconds(order.accepted), "pair": venue.markets[order.market].alias,
+            "closed": order.state == .open ? "" : ",\"closetm\":\(seconds(order.updated))",
+            "descr": description(order, venue),
+        ]
+        return venue.text(position, "order", more)
     }
     private static func book(_ name: String, _ found: [Int], _ venue: Venue, _ tail: String = "") -> String {
         done("{\"\(name)\":{\(found.map { text($0, venue) }.joined(separator: ","))}\(tail)}")
@@ -112,7 +108,10 @@ enum Kraken: Dialect {
         }
         switch call.endpoint {
         case "GET /0/public/Time":
-            let date = Date(timeIntervalSince1970: Double(venue.now / 1000)).formatted(Date.ISO8601FormatStyle())
+            var (seconds, parts, text) = (time_t(venue.now / 1000), tm(), [CChar](repeating: 0, count: 64))
+            gmtime_r(&seconds, &parts)
+            let count = strftime(&text, text.count, "%a, %d %b %y %H:%M:%S +0000", &parts)
+            let date = String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
             return done("{\"unixtime\":\(venue.now / 1000),\"rfc1123\":\"\(date)\"}")
         case "GET /0/public/SystemStatus":
             return done("{\"status\":\"online\",\"timestamp\":\"\(seconds(venue.now))\"}")

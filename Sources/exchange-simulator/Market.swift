@@ -31,15 +31,18 @@ struct Market: Sendable {
     /// The ticker as sent; nil after the price moved.
     var ticker: String?
 
-    /// `names` are base and quote as traders call them; `rules` maps each rule to where the entry has it.
-    init(_ entry: [String: Any], id: String, names: [String], rules: [String: String], seed: UInt64) {
+    /// `names` is where the entry has base and quote, `rules` maps each rule to where the entry has it.
+    init(_ entry: [String: Any], id: String, _ names: [String], rules: [String: String], seed: UInt64) {
         var numbers: [String: Fixed] = [:]
         let nested = entry.values.compactMap { $0 as? [String: Any] } + (entry["filters"] as? [[String: Any]] ?? [])
         for part in [entry] + nested {
             let prefix = part["filterType"].map { "\($0)." } ?? ""
             for (name, value) in part { numbers[prefix + name] = scalar(value).flatMap { Fixed($0) } }
         }
-        (self.id, base, quote, self.entry) = (id, names.first ?? "", names.last ?? "", json(entry))
+        // Kraken has base and quote in one, with its own names of two coins.
+        let pair = "\(entry["wsname"] ?? "")".replacing("XBT", with: "BTC").replacing("XDG", with: "DOGE")
+        let coins = names.isEmpty ? pair.split(separator: "/").map(String.init) : names.map { "\(entry[$0] ?? "")" }
+        (self.id, base, quote, self.entry) = (id, coins.first ?? "", coins.last ?? "", json(entry))
         (alias, self.rules) = (entry["altname"] as? String ?? id, rules.compactMapValues { numbers[$0] ?? Fixed($0) })
         tick = self.rules["tick"] ?? .zero
         // Binance writes eight places everywhere, Bybit as many as the tick has.

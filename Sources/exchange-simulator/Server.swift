@@ -4,6 +4,14 @@ import Hummingbird
 import NIOCore
 import Synchronization
 
+/// Gives a handler its connection, which some faults close.
+struct Context: RequestContext {
+    var coreContext: CoreRequestContextStorage
+    let channel: any Channel
+
+    init(source: ApplicationRequestContextSource) { (coreContext, channel) = (.init(source: source), source.channel) }
+}
+
 /// Routes requests to the three exchanges and `/control`, and applies the faults around them.
 final class Server: Sendable {
     private static let dialects: [any Dialect.Type] = [Binance.self, Bybit.self, Kraken.self]
@@ -22,8 +30,12 @@ final class Server: Sendable {
             // Kraken's secret is written in base64, the others are used as they are.
             let bytes = dialect == Kraken.self ? given.flatMap { Data(base64Encoded: $0) } : given.map { Data($0.utf8) }
             guard let speech = Speech.all[dialect.name] else { throw CocoaError(.coderReadCorrupt) }
-            let key = try secret("KEY") ?? "sim-\(dialect.name)-key", bytesOrTest = Array(bytes ?? Data(fallback.utf8))
-            return Venue(dialect, speech, key: key, secret: bytesOrTest, limited: limited, seed: seed, now: Server.now)
+            let markets = dialect.instruments.map { Market($1, id: $0, speech.entry, rules: speech.rules, seed: seed) }
+            var venue = Venue(
+                dialect.name, speech, key: try secret("KEY") ?? "sim-\(dialect.name)-key",
+                secret: Array(bytes ?? Data(fallback.utf8)), markets: markets, limited: limited, now: Server.now)
+            venue.faults.random.state = seed
+            return venue
         }
         self.venues = Mutex(venues)
     }

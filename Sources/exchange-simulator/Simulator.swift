@@ -6,14 +6,6 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// Gives a handler its connection, which some faults close.
-struct Context: RequestContext {
-    var coreContext: CoreRequestContextStorage
-    let channel: any Channel
-
-    init(source: ApplicationRequestContextSource) { (coreContext, channel) = (.init(source: source), source.channel) }
-}
-
 @main struct Simulator: AsyncParsableCommand {
     enum Switch: String, ExpressibleByArgument { case on, off }
 

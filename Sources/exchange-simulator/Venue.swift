@@ -19,6 +19,8 @@ struct Order: Sendable {
     var accepted = 0
     var updated = 0
 
+    /// A post-only order that would have matched at once.
+    var crossed: Bool { postOnly && state == .canceled && accepted == updated }
     /// For templates: amounts and costs with eight places, the client id as JSON.
     var values: [String: String] {
         let filled = state == .filled ? amount : .zero, rest = state == .open ? amount : .zero
@@ -47,7 +49,7 @@ struct Venue: Sendable {
     private var step = 0
     private(set) var now: Int
     var limits = Limits()
-    var faults: Faults
+    var faults = Faults()
     /// Of `GET /control/stats`.
     var requests: [String: Int] = [:]
     private var counts = ["refused_for_limits": 0, "over_limit": 0, "bans": 0, "signature_failures": 0]
@@ -56,19 +58,9 @@ struct Venue: Sendable {
     /// Orders that reach the engine at `due` (unix ms), after their connection ended.
     var late: [(due: Int, call: Call)] = []
 
-    init(
-        _ dialect: any Dialect.Type, _ speech: Speech, key: String, secret: [UInt8], limited: Bool, seed: UInt64,
-        now: Int
-    ) {
-        (name, self.speech, self.key, self.secret, self.limited) = (dialect.name, speech, key, secret, limited)
-        markets = dialect.instruments.map { id, entry in
-            // Kraken has base and quote in one, with its own names of two coins.
-            let pair = "\(entry["wsname"] ?? "")".replacing("XBT", with: "BTC").replacing("XDG", with: "DOGE").split(
-                separator: "/")
-            let names = pair.isEmpty ? speech.entry.dropFirst().map { "\(entry[$0] ?? "")" } : pair.map(String.init)
-            return Market(entry, id: id, names: names, rules: speech.rules, seed: seed)
-        }
-        (self.now, started, faults, open) = (now, now, Faults(seed: seed), markets.map { _ in [] })
+    init(_ name: String, _ speech: Speech, key: String, secret: [UInt8], markets: [Market], limited: Bool, now: Int) {
+        (self.name, self.speech, self.key, self.secret, self.limited) = (name, speech, key, secret, limited)
+        (self.markets, self.now, started, open) = (markets, now, now, markets.map { _ in [] })
         for (index, market) in markets.enumerated() { (names[market.id], names[market.alias]) = (index, index) }
     }
 
@@ -170,6 +162,9 @@ struct Venue: Sendable {
         let text = render("\(name)!\(rule)", values.merging(["now": "\(now)"]) { first, _ in first })
         return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)))
     }
+    /// The refusal of a request that broke a limit, or was not signed well.
+    mutating func over(_ rule: String) -> Answer { tally(fail(rule), ["refused_for_limits", "over_limit"]) }
+    mutating func unsigned(_ rule: String) -> Answer { tally(fail(rule), ["signature_failures"]) }
     /// Counts the answer under these names of the statistics.
     mutating func tally(_ answer: Answer, _ names: [String]) -> Answer {
         for name in names { counts[name, default: 0] += 1 }
