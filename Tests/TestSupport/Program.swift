@@ -14,9 +14,8 @@ package final class Program: Sendable {
         ProcessInfo.processInfo.environment["FLEET_BIN"]
         ?? Bundle.main.executableURL?.resolvingSymlinksInPath().deletingLastPathComponent().path ?? "."
 
-    /// - Parameters:
-    ///   - command: a path, or a name that is looked up in `PATH`, and the arguments.
-    ///   - environment: added to `PATH`; nothing else of ours is passed on.
+    /// Starts a path or a name that is looked up in `PATH`, with its arguments. The environment is added to `PATH`;
+    /// nothing else of ours is passed on. - Throws: when there is no such program.
     package init(
         _ command: [String], environment: [String: String] = [:], input: String = "/dev/null",
         in directory: TemporaryDirectory

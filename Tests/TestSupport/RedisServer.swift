@@ -12,6 +12,7 @@ package final class RedisServer: Sendable {
     /// - Parameters:
     ///   - options: more of the command line, e.g. `["--requirepass", "x"]`.
     ///   - directory: where an earlier server's socket was, to take its place.
+    /// - Throws: `NeverHappened` when it does not start.
     package init(_ options: [String] = [], in directory: TemporaryDirectory? = nil) async throws {
         let directory = try directory ?? TemporaryDirectory()
         self.directory = directory

@@ -1,0 +1,130 @@
+import Foundation
+import Redis
+import TestSupport
+import Testing
+
+@testable import Exchanges
+@testable import Fleet
+
+// Everything in this target that calls an initializer of the library, so that a changed one is changed here alone.
+
+/// An instant that many seconds after a fixed one.
+func at(_ seconds: Double) -> ContinuousClock.Instant { start + .seconds(seconds) }
+private let start = ContinuousClock.now
+
+func breaker(threshold: Int = 3, cooldown: Double = 10) -> Breaker {
+    Breaker(threshold: threshold, cooldown: .seconds(cooldown))
+}
+
+func permit(_ breaker: inout Breaker, _ time: ContinuousClock.Instant) throws -> Breaker.Permit {
+    let permit = breaker.permit(at: time)
+    return try #require(permit)
+}
+
+/// A limiter of buckets, each with what it holds and what flows in a second.
+func limiter(_ limits: [(capacity: Double, perSecond: Double)]) -> Limiter {
+    let limits = limits.enumerated().map { index, limit in
+        Limit(name: "limit\(index)", capacity: limit.capacity, perSecond: limit.perSecond)
+    }
+    return Limiter(limits, at: at(0))
+}
+
+func cache(capacity: Int) -> Cache<String, Int> { Cache(capacity: capacity) }
+
+func job(_ kind: Kind, _ fields: [String: String], entryId: String = "1700000000000-0") -> Job {
+    job(kind, fields.sorted { $0.key < $1.key }.map { ($0.key, Array($0.value.utf8)) }, entryId: entryId)
+}
+
+func job(_ kind: Kind, _ fields: [(String, [UInt8])], entryId: String = "1700000000000-0") -> Job {
+    let values = fields.flatMap { [RedisValue.bytes(Array($0.0.utf8)), .bytes($0.1)] }
+    return Job(exchange: .binance, kind: kind, entryId: entryId, fields: values)
+}
+
+/// The faults of an environment, one a line; nil: it is usable.
+func faults(_ environment: [String: String]) -> String? {
+    do {
+        _ = try Configuration(environment)
+        return nil
+    } catch {
+        return error.description
+    }
+}
+
+/// A job that has to be refused, and what the sentence says.
+struct BadJob: Sendable, CustomTestStringConvertible {
+    let kind: Kind
+    let fields: [(String, [UInt8])]
+    let says: [String]
+    var testDescription: String { "\(kind.rawValue) \(says)" }
+
+    init(_ kind: Kind, _ fields: [String: String], says: [String]) {
+        self.init(kind, bytes: fields.mapValues { Array($0.utf8) }, says: says)
+    }
+
+    init(_ kind: Kind, bytes fields: [String: [UInt8]], says: [String]) {
+        self.kind = kind
+        self.fields = fields.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        self.says = says
+    }
+
+    private static let limit = [
+        "id": "o-1", "symbol": "BTC/USDT", "side": "buy", "type": "limit", "amount": "0.01", "price": "50000",
+    ]
+    private static let market = ["id": "o-1", "symbol": "BTC/USDT", "side": "sell", "type": "market", "amount": "1"]
+
+    private static func limit(_ changed: [String: String?], says: [String]) -> BadJob {
+        BadJob(.submitOrder, limit.merging(changed.compactMapValues { $0 }) { $1 }.filter { changed[$0.key] != .some(nil) }, says: says)
+    }
+
+    private static func ticker(_ changed: [String: String], says: [String]) -> BadJob {
+        BadJob(.fetchTicker, ["symbol": "BTC/USDT"].merging(changed) { $1 }, says: says)
+    }
+
+    static let all: [BadJob] = [
+        BadJob(.fetchTicker, ["note": "x"], says: ["symbol", "missing", "BASE/QUOTE"]),
+        ticker(["symbol": ""], says: ["symbol", "missing"]), ticker(["symbol": "BTCUSDT"], says: ["symbol", "'BTCUSDT'"]),
+        ticker(["symbol": "btc/usdt"], says: ["symbol", "'btc/usdt'"]), ticker(["symbol": "BTC/"], says: ["symbol", "'BTC/'"]),
+        ticker(["symbol": "BTC/USDT/EUR"], says: ["symbol"]), ticker(["symbol": "BTC /USDT"], says: ["symbol"]),
+        ticker(["symbol": "BTC/USDT\n"], says: ["symbol"]), ticker(["symbol": "B'\"\\/USDT"], says: ["symbol"]),
+        ticker(["symbol": String(repeating: "A", count: 1 << 20)], says: ["symbol", "1048576 bytes"]),
+        BadJob(.fetchTicker, bytes: ["symbol": [0xff, 0x00, 0xfe, 0x2f]], says: ["symbol", "BASE/QUOTE"]),
+        ticker(["max_age_ms": "-1"], says: ["max_age_ms", "'-1'", "from 0"]),
+        ticker(["max_age_ms": "1e3"], says: ["max_age_ms", "'1e3'"]),
+        ticker(["max_age_ms": "99999999999999999999"], says: ["max_age_ms"]),
+        ticker(["max_age_ms": " 5"], says: ["max_age_ms"]), ticker(["max_age_ms": "٣"], says: ["max_age_ms"]),
+        ticker(["deadline_ms": "soon"], says: ["deadline_ms", "'soon'", "unix milliseconds"]),
+        ticker(["deadline_ms": "-5"], says: ["deadline_ms", "'-5'"]),
+        ticker(["max_attempts": "0"], says: ["max_attempts", "'0'", "1 to 100"]),
+        ticker(["max_attempts": "1.5"], says: ["max_attempts", "'1.5'"]),
+        ticker(["max_attempts": "101"], says: ["max_attempts", "'101'"]),
+        ticker(["reply_to": "other:key"], says: ["reply_to", "'other:key'", "fleet:{"]),
+        ticker(["reply_to": "fleet:{elsewhere}:reply:x"], says: ["reply_to"]),
+        ticker(["result_ttl_s": "-1"], says: ["result_ttl_s", "'-1'"]),
+        ticker(["result_ttl_s": "31536001"], says: ["result_ttl_s", "31536000"]),
+        ticker(["id": "a b"], says: ["id", "'a b'", "1 to 64"]),
+        ticker(["id": String(repeating: "x", count: 65)], says: ["id", "65 bytes", "1 to 64"]),
+        ticker(["id": "x\u{0}"], says: ["id"]), ticker(["traceparent": "00-XYZ\""], says: ["traceparent"]),
+        BadJob(.refreshCache, ["symbols": "BTC/USDT,,ETH/USDT"], says: ["symbols", "comma separated"]),
+        BadJob(.refreshCache, ["symbols": "BTC-USDT"], says: ["symbols", "'BTC-USDT'"]),
+        limit(["id": nil], says: ["id", "expected 1 to 64"]), limit(["symbol": nil], says: ["symbol", "missing"]),
+        limit(["side": nil], says: ["side", "missing", "buy, sell"]),
+        limit(["side": "BUY"], says: ["side", "'BUY'", "buy, sell"]),
+        limit(["type": nil], says: ["type", "missing", "market, limit"]),
+        limit(["type": "stop"], says: ["type", "'stop'", "market, limit"]),
+        limit(["amount": nil], says: ["amount", "missing", "plain decimal"]),
+        limit(["amount": "0"], says: ["amount", "'0'", "above 0"]),
+        limit(["amount": "-0.1"], says: ["amount", "'-0.1'"]), limit(["amount": "1e-3"], says: ["amount", "'1e-3'"]),
+        limit(["amount": "1,5"], says: ["amount", "'1,5'"]), limit(["amount": ".5"], says: ["amount", "'.5'"]),
+        limit(["amount": "NaN"], says: ["amount", "'NaN'"]),
+        limit(["amount": String(repeating: "9", count: 32)], says: ["amount"]),
+        limit(["amount": String(repeating: "9", count: 1 << 20)], says: ["amount", "1048576 bytes"]),
+        limit(["price": nil], says: ["price", "missing"]), limit(["price": "0.00"], says: ["price", "'0.00'"]),
+        limit(["price": "7.89e-06"], says: ["price", "'7.89e-06'"]),
+        limit(["time_in_force": "GTD"], says: ["time_in_force", "'GTD'", "GTC, IOC, FOK, PO"]),
+        BadJob(.submitOrder, market.merging(["price": "5"]) { $1 }, says: ["price", "'5'", "market order"]),
+        BadJob(.submitOrder, market.merging(["time_in_force": "IOC"]) { $1 }, says: ["time_in_force", "market order"]),
+        BadJob(.cancelOrder, ["symbol": "BTC/USDT"], says: ["order_id", "missing"]),
+        BadJob(.cancelOrder, ["order_id": "o-1"], says: ["symbol", "missing"]),
+        BadJob(.cancelOrder, ["symbol": "BTC/USDT", "order_id": "a/b"], says: ["order_id", "'a/b'"]),
+    ]
+}
