@@ -1,0 +1,239 @@
+import Exchanges
+import Foundation
+import Redis
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Faults around a worker", .serialized, .timeLimit(.minutes(2)))
+struct FaultTests {
+    @Test("an exchange that fails every request fails the job after its attempts, and the next one is ok when it works")
+    func failingExchange() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        for exchange in Exchange.allCases { _ = try await stack.run(exchange, .fetchTicker, ["symbol": "BTC/USDT"]) }
+        try await stack.control(#"{"error_rate":1}"#)
+        for exchange in Exchange.allCases {
+            let before = try await stack.requests(exchange, Stack.tickerEndpoint[exchange] ?? "")
+            let result = try await stack.run(
+                exchange, .fetchTicker, ["id": "f", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "2"])
+            #expect(result["status"].text == "failed", "\(result)")
+            #expect(result["attempt"].int == 2)
+            #expect(result["error"]["code"].text?.isEmpty == false)
+            #expect(try await stack.requests(exchange, Stack.tickerEndpoint[exchange] ?? "") == before + 2)
+        }
+        try await stack.endFaults()
+        for exchange in Exchange.allCases {
+            let result = try await stack.run(exchange, .fetchTicker, ["id": "g", "symbol": "BTC/USDT", "max_age_ms": "0"])
+            #expect(result["status"].text == "ok", "\(result)")
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an open breaker leaves jobs in their stream without an attempt, and they are served when the exchange is back")
+    func openBreaker() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        try await stack.control(#"{"error_rate":1}"#)
+        let failed = try await stack.run(
+            .binance, .fetchTicker, ["id": "f", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "5"])
+        #expect(failed["status"].text == "failed")
+        try await eventually("the breaker shows open") {
+            let page = try await Stack.get(worker.metricsPort, "/metrics").map { String(decoding: $0.body, as: UTF8.self) }
+            return page?.contains(/fleet_breaker_open\{[^}]*class="market"[^}]*\} 1/) == true
+        }
+        try await stack.push(.binance, .fetchTicker, ["id": "w", "symbol": "BTC/USDT", "max_age_ms": "0"])
+        try await stack.endFaults()
+        let result = try await stack.result(.binance, "w")
+        #expect(result["status"].text == "ok")
+        #expect(result["attempt"].int == 1, "waiting burns no attempt")
+    }
+
+    @Test("a rate limit is waited out and costs no job")
+    func rateLimited() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        try await stack.control(#"{"rate_limit_rate":0.5,"retry_after_s":0}"#)
+        for exchange in Exchange.allCases {
+            for index in 0..<5 {
+                try await stack.push(
+                    exchange, .fetchTicker,
+                    ["id": "l-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "100"])
+            }
+        }
+        for exchange in Exchange.allCases {
+            for index in 0..<5 {
+                let result = try await stack.result(exchange, "l-\(index)", within: .seconds(90))
+                #expect(result["status"].text == "ok", "\(result)")
+                if index == 4, exchange == .kraken { try await stack.endFaults() }
+            }
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a stream key of another type stops its own kind only, and is served once the key is gone")
+    func wrongType() async throws {
+        let stack = try await Stack()
+        try await stack.command(["SET", "fleet:{binance}:jobs:submit_order", "not a stream"])
+        let worker = try await stack.worker()
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+        #expect(try await stack.run(.bybit, .submitOrder, Stack.resting("b"))["status"].text == "ok")
+        try await eventually("the log names the key") {
+            worker.program.errors.contains("fleet:{binance}:jobs:submit_order")
+        }
+        try await stack.command(["DEL", "fleet:{binance}:jobs:submit_order"])
+        #expect(try await stack.run(.binance, .submitOrder, Stack.resting("a"))["status"].text == "ok")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a stream that turns into another type while the worker runs, or whose group is destroyed, is served again")
+    func brokenWhileRunning() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken"])
+        #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": "BTC/USD"])["status"].text == "ok")
+        try await stack.command(["SET", "fleet:{kraken}:jobs:fetch_ticker", "x"])
+        #expect(try await stack.run(.kraken, .refreshCache, ["symbols": "BTC/USD"])["status"].text == "ok")
+        try await stack.command(["DEL", "fleet:{kraken}:jobs:fetch_ticker"])
+        #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": "BTC/USD"])["status"].text == "ok")
+        try await stack.command(["XGROUP", "DESTROY", "fleet:{kraken}:jobs:fetch_ticker", "workers"])
+        #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": "BTC/USD"])["status"].text == "ok")
+        try await stack.command(["FLUSHALL"])
+        try await stack.command(["FUNCTION", "FLUSH"])
+        #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": "BTC/USD"])["status"].text == "ok")
+        #expect(try await stack.run(.kraken, .submitOrder, Stack.resting("x"))["status"].text == "ok")
+        withExtendedLifetime(worker) {}
+    }
+
+    enum BadAnswer: CaseIterable { case html, empty, tenMegabytes, otherTypes, redirect, notUTF8, hangUp }
+
+    private func reply(_ kind: BadAnswer, elsewhere: String) -> FakeHTTPServer.Reply {
+        switch kind {
+        case .html: .text("<html>Down for maintenance</html>", headers: ["Content-Type": "text/html"])
+        case .empty: .text("")
+        case .tenMegabytes: .text("[\"" + String(repeating: "x", count: 10_000_000) + "\"]")
+        case .otherTypes: .text(#"{"symbol":5,"lastPrice":{"a":[1]},"bidPrice":true,"closeTime":"now"}"#)
+        case .redirect: .text("", status: 302, headers: ["Location": elsewhere])
+        case .notUTF8: .answer(body: [0xff, 0xfe, 0x00, 0x7b])
+        case .hangUp: .hangUp
+        }
+    }
+
+    @Test("an answer that is no answer ends the job clearly, and no other job is lost", arguments: BadAnswer.allCases)
+    func badAnswers(_ kind: BadAnswer) async throws {
+        let stack = try await Stack()
+        let elsewhere = FakeHTTPServer { _ in .text("{}") }
+        let bad = reply(kind, elsewhere: elsewhere.url)
+        let markets = #"""
+            {"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","filters":[
+            {"filterType":"PRICE_FILTER","tickSize":"0.01"},
+            {"filterType":"LOT_SIZE","minQty":"0.00001","maxQty":"9000","stepSize":"0.00001"}]}]}
+            """#
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(markets) }
+            if request.target.contains("time") { return .text(#"{"serverTime":1700000000000}"#) }
+            return bad
+        }
+        let worker = try await stack.worker(["BINANCE_URL": fake.url, "FLEET_EXCHANGES": "binance,bybit"])
+        for index in 0..<3 {
+            try await stack.push(
+                .binance, .fetchTicker, ["id": "b-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "1"])
+            try await stack.push(.bybit, .fetchTicker, ["id": "y-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
+        }
+        for index in 0..<3 {
+            let result = try await stack.result(.binance, "b-\(index)")
+            #expect(result["status"].text == "failed", "\(result)")
+            #expect(result["error"]["code"].text?.isEmpty == false)
+            let message = result["error"]["message"].text ?? ""
+            #expect(!message.isEmpty && message.count < 300)
+            #expect(try await stack.result(.bybit, "y-\(index)")["status"].text == "ok")
+        }
+        #expect(elsewhere.requests.isEmpty, "redirects are not followed")
+        #expect(worker.program.exitStatus == nil)
+    }
+
+    @Test("an order's answer that is no answer never counts as done", arguments: [BadAnswer.html, .empty, .otherTypes, .redirect])
+    func badOrderAnswers(_ kind: BadAnswer) async throws {
+        let stack = try await Stack()
+        let elsewhere = FakeHTTPServer { _ in .text("{}") }
+        let bad = reply(kind, elsewhere: elsewhere.url)
+        let markets = #"{"error":[],"result":{"XBTUSDT":{"wsname":"XBT/USDT","lot_decimals":8,"tick_size":"0.1","status":"online"}}}"#
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("AssetPairs") { return .text(markets) }
+            if request.target.contains("Time") { return .text(#"{"error":[],"result":{"unixtime":1700000000}}"#) }
+            // The exchange shows the order all the same: it was taken.
+            if request.target.contains("OpenOrders") {
+                let order = #"{"status":"open","opentm":1700000000.5,"vol":"1","vol_exec":"0","descr":{"type":"buy","ordertype":"limit","price":"5"}}"#
+                return .text(#"{"error":[],"result":{"open":{"OABC":\#(order)}}}"#)
+            }
+            return bad
+        }
+        let worker = try await stack.worker(["KRAKEN_URL": fake.url, "FLEET_EXCHANGES": "kraken"])
+        let result = try await stack.run(.kraken, .submitOrder, Stack.resting("o-1"))
+        #expect(result["status"].text == "ok", "\(result)")
+        #expect(result["data"]["exchange_order_id"].text == "OABC", "adopted from the exchange's own list")
+        #expect(fake.requests.filter { $0.target.contains("AddOrder") }.count == 1)
+        #expect(worker.program.exitStatus == nil)
+    }
+
+    @Test("a worker that starts before Redis says so, waits, and serves once Redis is up")
+    func redisLate() async throws {
+        let stack = try await Stack()
+        let directory = try TemporaryDirectory()
+        let environment = stack.environment(["REDIS_URL": "unix://" + directory.file("redis.sock")])
+        let program = try Program([Program.binaries + "/worker"], environment: environment, in: directory)
+        try await eventually("the worker says that Redis is away") { program.errors.contains("redis away") }
+        let port = try await eventually("the worker serves metrics") {
+            program.errors.firstMatch(of: /"metrics served".*"port":"(\d+)"/).flatMap { Int($0.1) }
+        }
+        #expect(try await Stack.get(port, "/healthz")?.status == 200, "alive, whatever Redis does")
+        #expect(try await Stack.get(port, "/readyz")?.status == 503)
+        #expect(program.exitStatus == nil)
+        let server = try await RedisServer(["--appendonly", "yes"], in: directory)
+        try await eventually("the worker is ready") { try await Stack.get(port, "/readyz")?.status == 200 }
+        let job = try await stack.producer(
+            ["fetch-ticker", "bybit", "BTC/USDT", "--wait"], ["REDIS_URL": server.url])
+        #expect(job.status == 0, "\(job.errors)")
+        program.signal(SIGTERM)
+        #expect(try await program.exited() == 0)
+    }
+
+    @Test("a worker asked to stop while Redis is away stops")
+    func stopWithoutRedis() async throws {
+        let directory = try TemporaryDirectory()
+        let program = try Program(
+            [Program.binaries + "/worker"],
+            environment: [
+                "REDIS_URL": "unix://" + directory.file("none.sock"), "FLEET_METRICS_PORT": "0", "LOG_FORMAT": "json",
+            ], in: directory)
+        try await eventually("the worker runs") { program.errors.contains("metrics served") }
+        program.signal(SIGTERM)
+        #expect(try await program.exited() == 0)
+    }
+
+    @Test("Redis killed and started again in the middle loses no job, and each order is made once")
+    func redisRestarted() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        try await stack.control(#"{"latency_ms":100}"#)
+        for exchange in Exchange.allCases {
+            for index in 0..<10 {
+                try await stack.push(exchange, .submitOrder, Stack.market("o-\(index)"))
+                try await stack.push(exchange, .fetchTicker, ["id": "t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
+            }
+        }
+        _ = try await stack.result(.bybit, "t-0")
+        try await stack.restartRedis()
+        try await stack.endFaults()
+        for exchange in Exchange.allCases {
+            for index in 0..<10 {
+                let order = try await stack.result(exchange, "o-\(index)", within: .seconds(60))
+                #expect(order["status"].text == "ok", "\(order)")
+                #expect(try await stack.result(exchange, "t-\(index)")["status"].text == "ok")
+                #expect(try await stack.orders(exchange, jobId: "o-\(index)").count == 1)
+            }
+        }
+        #expect(worker.program.exitStatus == nil)
+    }
+}
