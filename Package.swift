@@ -46,7 +46,8 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(name: "worker", dependencies: ["Fleet", lifecycle, logging], swiftSettings: strict),
         .executableTarget(
-            name: "producer", dependencies: ["Fleet", "Redis", "Exchanges", argumentParser, nioPosix], swiftSettings: strict),
+            name: "producer", dependencies: ["Fleet", "Redis", "Exchanges", argumentParser, nioPosix],
+            swiftSettings: strict),
         .executableTarget(
             name: "exchange-simulator",
             dependencies: ["Exchanges", argumentParser, hummingbird, lifecycle, logging, nio],

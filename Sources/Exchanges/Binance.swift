@@ -40,8 +40,7 @@ package struct Binance: ExchangeAPI {
                 ids.count == 1
                 ? [("symbol", ids[0])] : [("symbols", "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]")]
             return HTTPRequest(.GET, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
-        case .submit(let order, let instrument):
-            return try signed(.POST, parameters(order, instrument), stamp)
+        case .submit(let order, let reference): return try signed(.POST, parameters(order, reference), stamp)
         case .cancel(let order): return try signed(.DELETE, parameters(order), stamp)
         case .query(let order), .history(let order): return try signed(.GET, parameters(order), stamp)
         }
@@ -51,10 +50,10 @@ package struct Binance: ExchangeAPI {
         [("symbol", order.instrument.id), ("origClientOrderId", order.clientOrderId)]
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference) -> [(String, String)] {
         var parameters = [
-            ("symbol", instrument.id), ("side", order.side.rawValue.uppercased()),
-            ("newClientOrderId", order.clientOrderId), ("newOrderRespType", "FULL"), ("quantity", order.amount),
+            ("symbol", reference.instrument.id), ("side", order.side.rawValue.uppercased()),
+            ("newClientOrderId", reference.clientOrderId), ("newOrderRespType", "FULL"), ("quantity", order.amount),
         ]
         guard let price = order.price, order.type == .limit else { return parameters + [("type", "MARKET")] }
         parameters.append(("price", price))
@@ -88,8 +87,7 @@ package struct Binance: ExchangeAPI {
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
                 }
-            case .submit(_, let instrument): order(body, instrument).map(Answer.order)
-            case .cancel(let reference), .query(let reference), .history(let reference):
+            case .submit(_, let reference), .cancel(let reference), .query(let reference), .history(let reference):
                 order(body, reference.instrument).map(Answer.order)
             }
         guard let answer else { throw .malformed(response) }
@@ -144,8 +142,8 @@ package struct Binance: ExchangeAPI {
             side: body["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
             type: body["type"].text.map { $0 == "MARKET" ? .market : .limit }, status: status,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
-            averagePrice: average?.text(places: 8), price: body["price"].positiveText,
-            exchangeMs: (body["updateTime"].int ?? body["transactTime"].int))
+            averagePrice: average.map { "\($0.rounded(places: 8))" }, price: body["price"].positiveText,
+            exchangeMs: body["updateTime"].int ?? body["transactTime"].int)
     }
 
     private func instrument(_ market: JSON) -> Instrument? {

@@ -36,8 +36,8 @@ package struct Bybit: ExchangeAPI {
             // One market or all of them: there is no list.
             let symbol = instruments.count == 1 ? [("symbol", instruments[0].id)] : []
             return HTTPRequest(.GET, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
-        case .submit(let order, let instrument):
-            return try signed("/v5/order/create", body: parameters(order, instrument), stamp)
+        case .submit(let order, let reference):
+            return try signed("/v5/order/create", body: parameters(order, reference), stamp)
         case .cancel(let order):
             return try signed(
                 "/v5/order/cancel",
@@ -49,10 +49,10 @@ package struct Bybit: ExchangeAPI {
         }
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference) -> [(String, String)] {
         let parameters = [
-            ("category", "spot"), ("symbol", instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
-            ("orderLinkId", order.clientOrderId), ("qty", order.amount),
+            ("category", "spot"), ("symbol", reference.instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
+            ("orderLinkId", reference.clientOrderId), ("qty", order.amount),
         ]
         guard let price = order.price, order.type == .limit else {
             // Without the unit, a market buy's amount would be in the quote currency.
@@ -72,7 +72,8 @@ package struct Bybit: ExchangeAPI {
         return HTTPRequest(.POST, baseURL + path, headers: headers, body: json)
     }
 
-    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
+    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError)
+        -> HTTPRequest
     {
         let query = formEncoded([("category", "spot"), ("orderLinkId", order.clientOrderId)])
         return HTTPRequest(.GET, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
@@ -137,10 +138,11 @@ package struct Bybit: ExchangeAPI {
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             default: .permanent
             }
-        let reset = response.header("x-bapi-limit-reset-timestamp").flatMap(Int64.init)
+        let reset = response.headers["x-bapi-limit-reset-timestamp"].flatMap(Int64.init)
         let wait = reset.flatMap { reset in body["time"].int.map { Duration.milliseconds(max(0, reset - $0)) } }
         return ExchangeError(
-            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil)
+            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil
+        )
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {

@@ -24,7 +24,8 @@ package struct Kraken: ExchangeAPI {
             case .pro: (20.0, 1.0, 180.0, 3.75)
             }
         limits = [
-            Limit(name: "public", capacity: 5, perSecond: 1), Limit(name: "private", capacity: counter, perSecond: decay),
+            Limit(name: "public", capacity: 5, perSecond: 1),
+            Limit(name: "private", capacity: counter, perSecond: decay),
             Limit(name: "engine", capacity: engine, perSecond: engineDecay),
         ]
     }
@@ -55,7 +56,8 @@ package struct Kraken: ExchangeAPI {
         case .tickers(let instruments):
             let pairs = instruments.map(\.id).joined(separator: ",")
             return HTTPRequest(.GET, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
-        case .submit(let order, let instrument): return try signed("AddOrder", parameters(order, instrument, stamp), stamp)
+        case .submit(let order, let reference):
+            return try signed("AddOrder", parameters(order, reference, stamp), stamp)
         case .cancel(let order): return try signed("CancelOrder", [("cl_ord_id", order.clientOrderId)], stamp)
         case .query(let order):
             if let id = order.exchangeOrderId { return try signed("QueryOrders", [("txid", id)], stamp) }
@@ -66,11 +68,12 @@ package struct Kraken: ExchangeAPI {
         }
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument, _ stamp: Stamp) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference, _ stamp: Stamp) -> [(String, String)] {
         let deadline = Date(timeIntervalSince1970: Double(stamp.timestampMs + deadlineMs) / 1000)
         var parameters = [
-            ("pair", instrument.id), ("type", order.side.rawValue), ("ordertype", order.type.rawValue),
-            ("volume", order.amount), ("cl_ord_id", order.clientOrderId), ("deadline", deadline.formatted(.iso8601)),
+            ("pair", reference.instrument.id), ("type", order.side.rawValue), ("ordertype", order.type.rawValue),
+            ("volume", order.amount), ("cl_ord_id", reference.clientOrderId),
+            ("deadline", deadline.formatted(.iso8601)),
         ]
         guard let price = order.price, order.type == .limit else { return parameters }
         parameters.append(("price", price))
@@ -138,9 +141,12 @@ package struct Kraken: ExchangeAPI {
             "EGeneral:Temporary lockout", "EService:Market in",
         ]
         let unknowns = [
-            "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error", "EDatabase:Internal",
+            "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error",
+            "EDatabase:Internal",
         ]
-        let refusals = ["EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:"]
+        let refusals = [
+            "EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:",
+        ]
         let verdict: Verdict =
             if waits.contains(where: error.hasPrefix) {
                 .wait

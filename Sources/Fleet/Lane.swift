@@ -126,7 +126,9 @@ package final class Lane {
         return kinds.map { $0 == .fetchTicker ? max(1, free - share * others) : share }
     }
 
-    private func read(_ kind: Kind, count: Int, block: Int?) -> RedisCommand { read([kind], count: count, block: block) }
+    private func read(_ kind: Kind, count: Int, block: Int?) -> RedisCommand {
+        read([kind], count: count, block: block)
+    }
 
     private func read(_ kinds: [Kind], count: Int, block: Int?) -> RedisCommand {
         var arguments: [RedisArgument] = [
@@ -174,7 +176,9 @@ package final class Lane {
         try await FunctionLibrary.load(into: writing)
         for kind in configuration.kinds {
             do throws(RedisError) {
-                _ = try await writing.send(["XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM"])
+                _ = try await writing.send([
+                    "XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM",
+                ])
             } catch {
                 guard error.code == .server("BUSYGROUP") || error.code == .server("WRONGTYPE") else { throw error }
             }
@@ -190,12 +194,12 @@ package final class Lane {
         inHand += 1
         metrics.inHand.record(inHand)
         let startedMs = nowMs()
-        metrics.queueWait(job.kind, milliseconds: startedMs - job.enqueuedMs)
+        metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
             let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
         {
-            metrics.answered(.l1)
+            metrics.answers[.l1]?.increment()
             return finish(job, .ok(found.json, source: "l1"), attempt: 1, startedMs)
         }
         jobs.addTask { await self.run(job, startedMs) }
@@ -209,7 +213,8 @@ package final class Lane {
             } catch let error as Refusal {
                 return finish(job, .ended(.rejected, code: error.code, error.message), attempt: attempt, startedMs)
             } catch is JobExpired {
-                let expired = Outcome.ended(.expired, code: "deadline", "the deadline passed before the job was executed")
+                let expired = Outcome.ended(
+                    .expired, code: "deadline", "the deadline passed before the job was executed")
                 return finish(job, expired, attempt: attempt, startedMs)
             } catch let error as ExchangeError {
                 let isFinal = error.verdict == .permanent || error.verdict == .auth
@@ -229,23 +234,24 @@ package final class Lane {
 
     private func outcome(of job: Job) async throws -> Outcome {
         switch job.work {
-        case .malformed(let sentence): throw Refusal(code: "malformed_job", message: sentence)
+        case .malformed(let sentence): throw Refusal(code: "malformed_job", sentence)
         case .fetchTicker(let symbol, let maxAgeMs):
             let (found, source) = try await tickers.fetch(symbol, maxAgeMs: maxAgeMs, for: job)
-            metrics.answered(source)
+            metrics.answers[source]?.increment()
             return .ok(found.json, source: source.rawValue)
         case .refreshCache(let symbols):
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
             return .ok(#"{"refreshed":\#(refreshed),"failed":{\#(reasons.joined(separator: ","))}}"#)
-        case .submitOrder(let fields): return try await orders.submit(fields, job)
+        case .submitOrder(let order): return try await orders.submit(order, job)
         case .cancelOrder(let orderId, let symbol): return try await orders.cancel(orderId, symbol, job)
         }
     }
 
     private func finish(_ job: Job, _ outcome: Outcome, attempt: Int, _ startedMs: Int64) {
         let finishedMs = nowMs()
-        metrics.finished(job.kind, outcome.status, milliseconds: finishedMs - startedMs)
+        metrics.jobs[job.kind]?[outcome.status]?.increment()
+        metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
         if outcome.status != .ok {
             log.info("job ended", metadata: job.metadata.merging(["outcome": "\(outcome.json)"]) { $1 })
         }
