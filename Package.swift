@@ -51,7 +51,7 @@ let package = Package(
         .executableTarget(
             name: "exchange-simulator",
             dependencies: ["Exchanges", argumentParser, hummingbird, lifecycle, logging, nio],
-            resources: [.embedInCode("markets")],
+            resources: [.embedInCode("markets"), .embedInCode("answers")],
             swiftSettings: strict),
         .testTarget(name: "RedisTests", dependencies: ["Redis", nio, nioPosix], swiftSettings: strict),
         .testTarget(

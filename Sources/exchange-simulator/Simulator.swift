@@ -1,0 +1,35 @@
+import ArgumentParser
+import Foundation
+import HTTPTypes
+import Hummingbird
+import Logging
+import NIOCore
+import Synchronization
+
+@main struct Simulator: AsyncParsableCommand {
+    enum Switch: String, ExpressibleByArgument { case on, off }
+
+    static let configuration = CommandConfiguration(
+        commandName: "exchange-simulator",
+        abstract: "Binance, Bybit and Kraken spot under /binance, /bybit and /kraken.")
+    @Option(help: "Port to listen on; 0 picks a free one.") var port = 8900
+    @Option(help: "Address to listen on.") var host = "127.0.0.1"
+    @Option(help: "Seed of prices and faults.") var seed: UInt64 = 1
+    @Option(help: "Enforce and report the exchanges' rate limits.") var limits = Switch.on
+
+    func run() async throws {
+        // In a container this is process 1, which no signal ends by default.
+        for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
+        let server = try Server(seed: seed, limited: limits == .on), host = host
+        let app = Application(
+            responder: CallbackResponder { (request: Request, context: Context) in
+                try await server.respond(request, context)
+            },
+            configuration: .init(address: .hostname(host, port: port)),
+            onServerRunning: { channel in
+                let line = "exchange-simulator listening on http://\(host):\(channel.localAddress?.port ?? 0)\n"
+                FileHandle.standardOutput.write(Data(line.utf8))
+            }, logger: Logger(label: "exchange-simulator") { _ in SwiftLogNoOpLogHandler() })
+        try await app.run()
+    }
+}
