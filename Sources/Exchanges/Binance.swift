@@ -32,17 +32,17 @@ package struct Binance: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/api/v3/time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
+        case .time: return HTTPRequest(.get, baseURL + "/api/v3/time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
         case .tickers(let instruments):
             let ids = instruments.map(\.id)
             let query =
                 ids.count == 1
                 ? [("symbol", ids[0])] : [("symbols", "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]")]
-            return HTTPRequest(.GET, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
-        case .submit(let order, let reference): return try signed(.POST, parameters(order, reference), stamp)
-        case .cancel(let order): return try signed(.DELETE, parameters(order), stamp)
-        case .query(let order), .history(let order): return try signed(.GET, parameters(order), stamp)
+            return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
+        case .submit(let order, let reference): return try signed(.post, parameters(order, reference), stamp)
+        case .cancel(let order): return try signed(.delete, parameters(order), stamp)
+        case .query(let order), .history(let order): return try signed(.get, parameters(order), stamp)
         }
     }
 
@@ -57,7 +57,7 @@ package struct Binance: ExchangeAPI {
         ]
         guard let price = order.price, order.type == .limit else { return parameters + [("type", "MARKET")] }
         parameters.append(("price", price))
-        if order.timeInForce == .PO { return parameters + [("type", "LIMIT_MAKER")] }
+        if order.timeInForce == .po { return parameters + [("type", "LIMIT_MAKER")] }
         return parameters + [("type", "LIMIT"), ("timeInForce", order.timeInForce.rawValue)]
     }
 
@@ -71,9 +71,9 @@ package struct Binance: ExchangeAPI {
         let text = payload + "&signature=" + signature
         let key = (name: "X-MBX-APIKEY", value: credentials.key)
         let url = baseURL + "/api/v3/order"
-        if method != .POST { return HTTPRequest(method, url + "?" + text, headers: [key]) }
+        if method != .post { return HTTPRequest(method, url + "?" + text, headers: [key]) }
         let form = (name: "Content-Type", value: "application/x-www-form-urlencoded")
-        return HTTPRequest(.POST, url, headers: [key, form], body: text)
+        return HTTPRequest(.post, url, headers: [key, form], body: text)
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {

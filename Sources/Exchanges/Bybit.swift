@@ -30,12 +30,12 @@ package struct Bybit: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/v5/market/time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/v5/market/instruments-info?category=spot")
+        case .time: return HTTPRequest(.get, baseURL + "/v5/market/time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/v5/market/instruments-info?category=spot")
         case .tickers(let instruments):
             // One market or all of them: there is no list.
             let symbol = instruments.count == 1 ? [("symbol", instruments[0].id)] : []
-            return HTTPRequest(.GET, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
+            return HTTPRequest(.get, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
         case .submit(let order, let reference):
             return try signed("/v5/order/create", body: parameters(order, reference), stamp)
         case .cancel(let order):
@@ -58,7 +58,7 @@ package struct Bybit: ExchangeAPI {
             // Without the unit, a market buy's amount would be in the quote currency.
             return parameters + [("orderType", "Market"), ("marketUnit", "baseCoin")]
         }
-        let timeInForce = order.timeInForce == .PO ? "PostOnly" : order.timeInForce.rawValue
+        let timeInForce = order.timeInForce == .po ? "PostOnly" : order.timeInForce.rawValue
         return parameters + [("orderType", "Limit"), ("price", price), ("timeInForce", timeInForce)]
     }
 
@@ -69,14 +69,14 @@ package struct Bybit: ExchangeAPI {
         let json = "{" + body.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",") + "}"
         var headers = try authentication(of: json, stamp)
         headers.append((name: "Content-Type", value: "application/json"))
-        return HTTPRequest(.POST, baseURL + path, headers: headers, body: json)
+        return HTTPRequest(.post, baseURL + path, headers: headers, body: json)
     }
 
     private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError)
         -> HTTPRequest
     {
         let query = formEncoded([("category", "spot"), ("orderLinkId", order.clientOrderId)])
-        return HTTPRequest(.GET, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
+        return HTTPRequest(.get, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
     }
 
     private func authentication(

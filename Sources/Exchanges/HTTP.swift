@@ -1,6 +1,10 @@
 /// One request, its bytes final: what is signed is what is sent.
 package struct HTTPRequest: Sendable {
-    package enum Method: String, Sendable { case GET, POST, DELETE }
+    package enum Method: String, Sendable {
+        case get = "GET"
+        case post = "POST"
+        case delete = "DELETE"
+    }
 
     package let method: Method
     package let url: String

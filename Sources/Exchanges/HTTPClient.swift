@@ -25,10 +25,8 @@ package final class HTTPClient: Sendable {
     /// under the lock by any thread while not `isClosed`.
     nonisolated(unsafe) private let multi: UnsafeMutableRawPointer?
 
-    /// - Parameters:
-    ///   - totalTimeout: for the whole exchange of request and answer.
-    ///   - maxBodyBytes: the largest body taken, after decompression.
-    ///   - now: unix milliseconds, for `HTTPResponse.receivedMs`.
+    /// `totalTimeout` is for the whole exchange of request and answer, `maxBodyBytes` the largest body taken, after
+    /// decompression, `now` gives unix milliseconds for `HTTPResponse.receivedMs`.
     package init(
         connectTimeout: Duration = .seconds(5), totalTimeout: Duration = .seconds(10), maxBodyBytes: Int = 8 << 20,
         now: @escaping @Sendable () -> Int64

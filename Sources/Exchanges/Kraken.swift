@@ -51,11 +51,11 @@ package struct Kraken: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/0/public/Time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/0/public/AssetPairs")
+        case .time: return HTTPRequest(.get, baseURL + "/0/public/Time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/0/public/AssetPairs")
         case .tickers(let instruments):
             let pairs = instruments.map(\.id).joined(separator: ",")
-            return HTTPRequest(.GET, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
+            return HTTPRequest(.get, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
         case .submit(let order, let reference):
             return try signed("AddOrder", parameters(order, reference, stamp), stamp)
         case .cancel(let order): return try signed("CancelOrder", [("cl_ord_id", order.clientOrderId)], stamp)
@@ -78,9 +78,9 @@ package struct Kraken: ExchangeAPI {
         guard let price = order.price, order.type == .limit else { return parameters }
         parameters.append(("price", price))
         switch order.timeInForce {
-        case .GTC: return parameters
-        case .IOC, .FOK: return parameters + [("timeinforce", order.timeInForce.rawValue)]
-        case .PO: return parameters + [("oflags", "post")]
+        case .gtc: return parameters
+        case .ioc, .fok: return parameters + [("timeinforce", order.timeInForce.rawValue)]
+        case .po: return parameters + [("oflags", "post")]
         }
     }
 
@@ -96,7 +96,7 @@ package struct Kraken: ExchangeAPI {
         let digest = Signing.sha256("\(stamp.nonce)\(body)".utf8)
         let signature = Data(Signing.hmacSHA512(key: secret, path.utf8 + digest)).base64EncodedString()
         return HTTPRequest(
-            .POST, baseURL + path,
+            .post, baseURL + path,
             headers: [
                 ("API-Key", credentials.key), ("API-Sign", signature),
                 ("Content-Type", "application/x-www-form-urlencoded"),

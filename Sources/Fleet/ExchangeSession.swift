@@ -61,9 +61,7 @@ package final class ExchangeSession {
 
     /// Sends a call and returns the exchange's answer. A wrong clock or nonce is set right and the call sent again: the
     /// exchange has not executed it.
-    /// - Parameters:
-    ///   - job: whose deadline holds; nil: none.
-    ///   - mayStop: whether a stopping worker gives up waiting for breaker and limiter (`CancellationError`).
+    /// The deadline of `job` holds; with `mayStop` a stopping worker gives up waiting for breaker and limiter.
     /// - Throws: `ExchangeError`; `JobExpired`; `CancellationError` before anything was sent.
     package func perform(_ call: Call, for job: Job?, mayStop: Bool = true) async throws -> Answer {
         for attempt in 1... {

@@ -132,7 +132,7 @@ private struct FieldReader {
             }
         }
         let price = type == .limit ? required("price", plain, isPositive) : nil
-        guard let timeInForce = choice("time_in_force", TimeInForce.GTC) else { return nil }
+        guard let timeInForce = choice("time_in_force", TimeInForce.gtc) else { return nil }
         return .submitOrder(
             OrderRequest(symbol: symbol, side: side, type: type, amount: amount, price: price, timeInForce: timeInForce)
         )

@@ -9,7 +9,7 @@ package struct Outcome: Sendable {
     package let status: Status
     package let json: String
 
-    /// - Parameter data: a whole JSON value.
+    /// `data` is a whole JSON value.
     package static func ok(_ data: String, source: String? = nil) -> Outcome {
         Outcome(status: .ok, json: #""status":"ok","data":\#(data)"# + (source.map { #","source":"\#($0)""# } ?? ""))
     }

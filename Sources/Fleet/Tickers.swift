@@ -63,11 +63,13 @@ package final class Tickers {
         let replies = await redis.pipeline([
             ["GET", .text(keys.cache(symbol))], ["ZADD", .text(keys.asked), .int(Int(nowMs())), .text(symbol)],
         ])
-        struct Stamp: Decodable { let received_ms: Int64 }
-        if let json = replies[0].text, let stamp = try? JSONDecoder().decode(Stamp.self, from: Data(json.utf8)),
-            nowMs() - stamp.received_ms <= maxAgeMs
+        struct Stamp: Decodable { let receivedMs: Int64 }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        if let json = replies[0].text, let stamp = try? decoder.decode(Stamp.self, from: Data(json.utf8)),
+            nowMs() - stamp.receivedMs <= maxAgeMs
         {
-            let found = Cached(json: json, receivedMs: stamp.received_ms)
+            let found = Cached(json: json, receivedMs: stamp.receivedMs)
             remember(symbol, found)
             return (found, .l2)
         }
