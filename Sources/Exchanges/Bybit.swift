@@ -100,7 +100,10 @@ package struct Bybit: ExchangeAPI {
                 case 400..<500: .permanent
                 default: .unknown
                 }
-            throw ExchangeError(verdict, answered: "HTTP \(response.status)", "\(response.status)", response)
+            // 403 is the limit of the address: Bybit wants ten minutes of silence.
+            let silence: Duration? = response.status == 403 ? .seconds(600) : nil
+            throw ExchangeError(
+                verdict, answered: "HTTP \(response.status)", "\(response.status)", response, retryAfter: silence)
         }
         let body = try JSON(response)
         guard let code = body["retCode"].int else { throw .malformed(response) }

@@ -32,7 +32,7 @@ package struct Configuration: Sendable {
         var source = Source(environment: environment)
         mode = source.choice("FLEET_MODE", .simulated)
         kinds = source.list("FLEET_KINDS")
-        concurrency = source.number("FLEET_CONCURRENCY", 256, 4...100_000)
+        concurrency = source.number("FLEET_CONCURRENCY", 256, 1...100_000)
         metricsPort = source.number("FLEET_METRICS_PORT", 9464, 0...65_535)
         tickerResultTTL = source.number("FLEET_RESULT_TTL", 60, 1...31_536_000)
         orderResultTTL = source.number("FLEET_ORDER_RESULT_TTL", 604_800, 1...31_536_000)

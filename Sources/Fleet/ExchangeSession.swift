@@ -31,7 +31,7 @@ package final class ExchangeSession {
     private var instruments: [String: Instrument] = [:]
     private var instrumentsLoadedMs: Int64 = 0
     private let noncedCalls = Turnstile()
-    private let instrumentLoads = Turnstile()
+    private let instrumentLoads = SingleFlight<Exchange, Void>()
 
     package init(
         api: any ExchangeAPI, http: HTTPClient, usesLimits: Bool, metrics: LaneMetrics, log: Logger,
@@ -47,13 +47,14 @@ package final class ExchangeSession {
 
     /// The market of a unified symbol. The list is fetched at first use and kept for an hour; for a symbol that is not
     /// in it, it is fetched again, at most once a minute. - Throws: `Refusal` when the exchange has no such market.
-    package func instrument(_ symbol: String, for job: Job) async throws -> Instrument {
-        try await instrumentLoads.pass { [self] in
-            let age = nowMs() - instrumentsLoadedMs
-            guard age > 3_600_000 || (instruments[symbol] == nil && age > 60_000) else { return }
-            guard case .instruments(let list) = try await perform(.instruments, for: job) else { return }
-            instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-            instrumentsLoadedMs = nowMs()
+    package func instrument(_ symbol: String) async throws -> Instrument {
+        let age = nowMs() - instrumentsLoadedMs
+        if age > 3_600_000 || (instruments[symbol] == nil && age > 60_000) {
+            try await instrumentLoads.join(api.exchange) { [self] in
+                guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
+                instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
+                instrumentsLoadedMs = nowMs()
+            }
         }
         if let instrument = instruments[symbol] { return instrument }
         throw Refusal(code: "unknown_symbol", "symbol: '\(symbol)'; expected a market of \(api.exchange.rawValue)")
@@ -94,9 +95,10 @@ package final class ExchangeSession {
         let start = ContinuousClock.now
         do {
             let response = try await http.send(request)
-            metrics.requestDuration.record(duration: start.duration(to: .now))
+            let duration = start.duration(to: .now)
+            metrics.requestDuration.record(duration: duration)
             let answer = try api.answer(to: call, response)
-            isHealthy = true
+            isHealthy = duration < .seconds(5)
             metrics.requests["ok"]?.increment()
             return answer
         } catch let error as HTTPError {
@@ -105,7 +107,7 @@ package final class ExchangeSession {
             let verdict: Verdict = error.kind == .notSent ? .wait : .unknown
             throw ExchangeError(verdict, code: "exchange_unreachable", error.description)
         } catch let error as ExchangeError {
-            isHealthy = error.verdict != .unknown
+            isHealthy = !error.mayHaveExecuted || error.verdict == .dup
             metrics.requests[error.verdict.rawValue]?.increment()
             if error.verdict == .wait, let pause = error.retryAfter { limiter?.close(for: pause, at: .now) }
             throw error
@@ -137,6 +139,22 @@ package final class ExchangeSession {
         guard let state = breakers[call.isPrivate]?.record(isHealthy, permit, at: .now) else { return }
         metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
         log.warning("breaker", metadata: ["class": call.isPrivate ? "trading" : "market", "state": "\(state)"])
+    }
+}
+
+/// Lets those who ask for one thing at the same time share one answer, or one failure.
+@LaneActor
+final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
+    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>, Never>]] = [:]
+
+    /// Joins the call for the key that is under way, else makes it.
+    func join(_ key: Key, _ call: @LaneActor () async throws -> Value) async throws -> Value {
+        if waiters[key] != nil { return try await withCheckedContinuation { waiters[key]?.append($0) }.get() }
+        waiters[key] = []
+        var result: Result<Value, any Error> = .failure(CancellationError())
+        defer { for waiter in waiters.removeValue(forKey: key) ?? [] { waiter.resume(returning: result) } }
+        do { result = .success(try await call()) } catch { result = .failure(error) }
+        return try result.get()
     }
 }
 

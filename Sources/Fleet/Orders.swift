@@ -35,7 +35,7 @@ package final class Orders {
         guard allowsOrders else {
             throw Refusal(code: "live_orders_off", "in FLEET_MODE=live orders need FLEET_LIVE_ORDERS=yes")
         }
-        let instrument = try await session.instrument(order.symbol, for: job)
+        let instrument = try await session.instrument(order.symbol)
         do { try instrument.check(order) } catch { throw Refusal(code: "order_rule", error.description) }
         let reference = reference(job.id, instrument)
         let journal = try await begin(job.id, state: "sending")
@@ -45,6 +45,8 @@ package final class Orders {
             journal.state == "begun"
             ? await send(order, reference, job)
             : await reconcile(reference, because: "an earlier delivery of this job may have sent it")
+        // Two deliveries of one job at the same time: the one that sent it may know by now.
+        if outcome.status == .unknown, let other = try await begin(job.id, state: "sending").outcome { return other }
         try await end(job.id, outcome)
         return outcome
     }
@@ -110,7 +112,7 @@ package final class Orders {
     /// Cancels an order by its job's id. One whose send has not begun is prevented: its journal is opened as canceled.
     /// - Throws: `Refusal`, `JobExpired`, `ExchangeError`: a cancel can always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
-        let reference = reference(orderId, try await session.instrument(symbol, for: job))
+        let reference = reference(orderId, try await session.instrument(symbol))
         let journal = try await begin(orderId, state: "canceled")
         if journal.state == "begun" || journal.state == "canceled" { return .ok(json(reference.order(.canceled))) }
         if case .order(let order) = try await session.perform(.cancel(reference), for: job) { return .ok(json(order)) }

@@ -21,8 +21,7 @@ package final class Tickers {
     private let ttl: Int
     private let nowMs: @Sendable () -> Int64
     private var memory = Cache<String, Cached>(capacity: 1000)
-    /// Those who wait for a request that another job sends.
-    private var waiters: [String: [CheckedContinuation<Result<Found, any Error>, Never>]] = [:]
+    private let requests = SingleFlight<String, Found>()
 
     package init(session: ExchangeSession, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64) {
         (self.session, self.redis, self.ttl, self.nowMs) = (session, redis, ttl, nowMs)
@@ -42,21 +41,20 @@ package final class Tickers {
     package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> (ticker: Cached, source: Source)
     {
         guard maxAgeMs > 0 else { return (try await ask(symbol, for: job), .exchange) }
+        let askedMs = nowMs()
         while true {
             if let found = cached(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
-            guard waiters[symbol] != nil else { break }
-            let found = await withCheckedContinuation { waiters[symbol]?.append($0) }
-            // One that failed, or came for a job with more patience, is no answer to this job.
-            if case .success(let found) = found, nowMs() - found.ticker.receivedMs <= maxAgeMs { return found }
-            if case .failure(let error as ExchangeError) = found { throw error }
+            do {
+                let found = try await requests.join(symbol) { [self] in
+                    try await lookUp(symbol, maxAgeMs: maxAgeMs, for: job)
+                }
+                // One from L2 for a job with more patience is no answer to this job; a new one always is.
+                let receivedMs = found.ticker.receivedMs
+                if receivedMs >= askedMs || nowMs() - receivedMs <= maxAgeMs { return found }
+            } catch is JobExpired where job.deadlineMs.map({ nowMs() < $0 }) ?? true {
+                // Another job's deadline, not this one's.
+            }
         }
-        waiters[symbol] = []
-        var result: Result<Found, any Error> = .failure(CancellationError())
-        defer { for waiter in waiters.removeValue(forKey: symbol) ?? [] { waiter.resume(returning: result) } }
-        do { result = .success(try await lookUp(symbol, maxAgeMs: maxAgeMs, for: job)) } catch {
-            result = .failure(error)
-        }
-        return try result.get()
     }
 
     private func lookUp(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
@@ -77,7 +75,7 @@ package final class Tickers {
     }
 
     private func ask(_ symbol: String, for job: Job) async throws -> Cached {
-        let instrument = try await session.instrument(symbol, for: job)
+        let instrument = try await session.instrument(symbol)
         guard case .tickers(let tickers) = try await session.perform(.tickers([instrument]), for: job),
             let found = await store(tickers).first
         else { throw ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)") }
@@ -98,7 +96,7 @@ package final class Tickers {
         var failed: [String: String] = [:]
         var instruments: [Instrument] = []
         for symbol in Set(symbols).sorted() {
-            do { instruments.append(try await session.instrument(symbol, for: job)) } catch let error as Refusal {
+            do { instruments.append(try await session.instrument(symbol)) } catch let error as Refusal {
                 failed[symbol] = error.message
             }
         }
