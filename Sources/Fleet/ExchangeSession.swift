@@ -81,9 +81,10 @@ package final class ExchangeSession {
 
     private func sent(_ call: Call, for job: Job?, _ mayStop: Bool) async throws -> Answer {
         if call.isPrivate, clockOffsetMs == nil {
-            let before = nowMs()
-            guard case .time(let theirs) = try await sent(.time, for: job, mayStop) else { throw CancellationError() }
-            clockOffsetMs = theirs - (before + nowMs()) / 2
+            do { _ = try await sent(.time, for: job, mayStop) } catch let error as ExchangeError {
+                // Whatever became of this request, the one it was made for has not been sent.
+                throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
+            }
         }
         let permit = try await admission(call, for: job, mayStop)
         // Nil until there is an answer: nothing was learnt of the exchange's health.
@@ -92,12 +93,13 @@ package final class ExchangeSession {
         let nonce = api.exchange == .kraken && call.isPrivate ? try await nextNonce() : 0
         let stamp = Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce)
         let request = try api.request(call, stamp)
-        let start = ContinuousClock.now
+        let (start, sentMs) = (ContinuousClock.now, nowMs())
         do {
             let response = try await http.send(request)
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
             let answer = try api.answer(to: call, response)
+            if case .time(let theirs) = answer { clockOffsetMs = theirs - (sentMs + response.receivedMs) / 2 }
             isHealthy = duration < .seconds(5)
             metrics.requests["ok"]?.increment()
             return answer
