@@ -53,11 +53,14 @@ let package = Package(
             dependencies: ["Exchanges", argumentParser, hummingbird, lifecycle, logging, nio],
             resources: [.embedInCode("markets"), .embedInCode("answers")],
             swiftSettings: strict),
-        .testTarget(name: "RedisTests", dependencies: ["Redis", nio, nioPosix], swiftSettings: strict),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "RedisTests", dependencies: ["Redis", "TestSupport", nio, nioPosix], swiftSettings: strict),
         .testTarget(
-            name: "ExchangesTests", dependencies: ["Exchanges"], resources: [.copy("Fixtures")],
+            name: "ExchangesTests", dependencies: ["Exchanges", "TestSupport"], resources: [.copy("Fixtures")],
             swiftSettings: strict),
-        .testTarget(name: "FleetTests", dependencies: ["Fleet", "Redis", "Exchanges"], swiftSettings: strict),
+        .testTarget(
+            name: "FleetTests", dependencies: ["Fleet", "Redis", "Exchanges", "TestSupport", nio, nioPosix],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,0 +1,136 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Exchanges
+
+@Suite("Verdicts")
+struct ErrorVectorTests {
+    struct Entry: Sendable, CustomTestStringConvertible {
+        let exchange: Exchange
+        let json: JSONValue
+        let body: String
+        var status: Int { json["httpStatus"].int ?? 0 }
+        var headers: [String: String] {
+            Dictionary(
+                uniqueKeysWithValues: json["headers"].members.map { ($0.key.lowercased(), $0.value.text ?? "") })
+        }
+        var testDescription: String { "\(exchange) \(status) \(body.prefix(60))" }
+
+        static let all: [Entry] = Exchange.allCases.flatMap { exchange -> [Entry] in
+            guard let text = try? fixtureText("errors-\(exchange).json"), let json = try? JSONValue(text),
+                let raw = (try? JSONSerialization.jsonObject(with: Data(text.utf8))) as? [String: Any],
+                let entries = raw["entries"] as? [[String: Any]]
+            else { return [] }
+            return zip(json["entries"].list, entries).map { json, raw in
+                let data = json["body"].isNull ? nil : try? JSONSerialization.data(withJSONObject: raw["body"] ?? [:])
+                let body = data.map { String(decoding: $0, as: UTF8.self) } ?? json["bodyText"].text ?? ""
+                return Entry(exchange: exchange, json: json, body: body)
+            }
+        }
+    }
+
+    @Test("the answer to an order means what it means to others", arguments: Entry.all)
+    func verdict(_ entry: Entry) throws {
+        let api = api(entry.exchange)
+        let answer = response(entry.body, status: entry.status, headers: entry.headers)
+        let call = Call.submit(order(), instrument())
+        // Binance says this to a query only, where it is an answer: there is no such order.
+        if entry.body.contains("-2013") {
+            guard case .absent = try api.answer(to: .query(reference("my-1", instrument())), answer) else {
+                Issue.record("absent was expected")
+                return
+            }
+            return
+        }
+        let error = try #require(throws: ExchangeError.self) { try api.answer(to: call, answer) }
+        #expect(error.verdict.rawValue == entry.json["verdict"].text)
+        let canExist = [Verdict.unknown, .dup].contains(error.verdict) || entry.status >= 500
+        #expect(error.mayHaveExecuted == canExist)
+        if let seconds = entry.headers["retry-after"].flatMap(Int.init) {
+            #expect(error.retryAfter == .seconds(seconds))
+        }
+    }
+
+    @Test("the tables are whole")
+    func count() { #expect(Entry.all.count == 84) }
+
+    @Test(
+        "a cancel of an order that is gone is an answer, not an error",
+        arguments: [
+            (Exchange.binance, 400, #"{"code":-2011,"msg":"Unknown order sent."}"#),
+            (.bybit, 200, #"{"retCode":170213,"retMsg":"Order does not exist."}"#),
+            (.bybit, 200, #"{"retCode":110001,"retMsg":""}"#), (.bybit, 200, #"{"retCode":170139,"retMsg":""}"#),
+            (.bybit, 200, #"{"retCode":170142,"retMsg":""}"#),
+            (.kraken, 200, #"{"error":["EOrder:Unknown order"]}"#),
+            (.kraken, 200, #"{"error":[],"result":{"count":0}}"#),
+        ])
+    func gone(_ exchange: Exchange, _ status: Int, _ body: String) throws {
+        let answer = try api(exchange).answer(
+            to: .cancel(reference("my-1", instrument())), response(body, status: status))
+        guard case .absent = answer else {
+            Issue.record("absent was expected")
+            return
+        }
+    }
+
+    @Test(
+        "waits are as long as the exchange says",
+        arguments: [
+            (Exchange.binance, 418, ["retry-after": "120"], #"{"code":-1003,"msg":"banned"}"#, 120_000),
+            (.binance, 403, ["retry-after": "5"], "<html>WAF</html>", 5000),
+            (
+                .bybit, 200, ["x-bapi-limit-reset-timestamp": "1700000001500"],
+                #"{"retCode":10006,"retMsg":"Too many visits!","time":1700000000000}"#, 1500
+            ),
+            (.kraken, 200, [:], #"{"error":["EService: Throttled: 1700000005"]}"#, 5000),
+            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1699999999"]}"#, 0),
+        ])
+    func waits(
+        _ exchange: Exchange, _ status: Int, _ headers: [String: String], _ body: String, _ milliseconds: Int
+    ) throws {
+        let error = try #require(throws: ExchangeError.self) {
+            try api(exchange).answer(
+                to: .submit(order(), instrument()), response(body, status: status, headers: headers))
+        }
+        #expect(error.verdict == .wait)
+        #expect(error.retryAfter == .milliseconds(milliseconds))
+    }
+
+    @Test(
+        "an answer that is not the documented one is never a success, and an order may exist after it",
+        arguments: Exchange.allCases,
+        [
+            "", "<html>502 Bad Gateway</html>", "null", "[]", "{}", "42", "\"text\"", "{\"retCode\":0}",
+            "{\"retCode\":0,\"result\":{}}", "{\"error\":[]}", "{\"error\":[],\"result\":null}", "{\"error\":{}}",
+            "{\"error\":[],\"result\":{\"txid\":[]}}", "{\"orderId\":1}", "{\"retCode\":\"OK\"}", "{\"x\":",
+            "{\"error\":[5],\"result\":[]}", "\u{0}\u{1}",
+        ])
+    func malformed(_ exchange: Exchange, _ body: String) throws {
+        for call in [Call.submit(order(), instrument()), .tickers([instrument()]), .time, .instruments] {
+            do {
+                switch try api(exchange).answer(to: call, response(body)) {
+                case .tickers(let list): #expect(list.isEmpty)
+                case .instruments(let list): #expect(list.isEmpty)
+                default: Issue.record("\(call) took '\(body)' for an answer")
+                }
+            } catch {
+                #expect(error.verdict == .unknown, "\(call) '\(body)'")
+                #expect(error.mayHaveExecuted)
+                #expect(error.message.count < 300)
+            }
+        }
+    }
+
+    @Test("figures of another type read as absent, and the rest is kept")
+    func otherTypes() throws {
+        let body =
+            #"{"symbol":"BTCUSDT","lastPrice":"1.5","bidPrice":5,"askPrice":null,"volume":"1e5","highPrice":["2"]}"#
+        guard case .tickers(let list) = try api(.binance).answer(to: .tickers([instrument()]), response(body)) else {
+            return
+        }
+        let ticker = try #require(list.first)
+        #expect(ticker.last == "1.5")
+        #expect(ticker.ask == nil && ticker.baseVolume == nil && ticker.high == nil && ticker.bid == nil)
+    }
+}
