@@ -125,22 +125,18 @@ package struct Binance: ExchangeAPI {
     private func order(_ body: JSON, _ instrument: Instrument) -> Order? {
         // The answer to a cancel names the cancel itself in clientOrderId.
         guard let id = body["origClientOrderId"].text ?? body["clientOrderId"].text else { return nil }
-        let status: OrderStatus =
-            switch body["status"].text {
-            case "FILLED": .filled
-            case "PARTIALLY_FILLED": .partiallyFilled
-            case "CANCELED": .canceled
-            case "REJECTED": .rejected
-            case "EXPIRED", "EXPIRED_IN_MATCH": .expired
-            default: .open
-            }
+        let statuses: [String: OrderStatus] = [
+            "FILLED": .filled, "PARTIALLY_FILLED": .partiallyFilled, "CANCELED": .canceled, "REJECTED": .rejected,
+            "EXPIRED": .expired, "EXPIRED_IN_MATCH": .expired,
+        ]
         // A cost below zero means "unknown" on historic orders; it is no plain decimal and so yields no average.
         let filled = body["executedQty"].positive
         let average = filled.flatMap { filled in body["cummulativeQuoteQty"].positive.map { $0 / filled } }
         return Order(
             clientOrderId: id, exchangeOrderId: body["orderId"].text, symbol: instrument.symbol,
             side: body["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
-            type: body["type"].text.map { $0 == "MARKET" ? .market : .limit }, status: status,
+            type: body["type"].text.map { $0 == "MARKET" ? .market : .limit },
+            status: statuses[body["status"].text ?? ""] ?? .open,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
             averagePrice: average.map { "\($0.rounded(places: 8))" }, price: body["price"].positiveText,
             exchangeMs: body["updateTime"].int ?? body["transactTime"].int)

@@ -160,18 +160,15 @@ package struct Bybit: ExchangeAPI {
     }
 
     private func order(_ row: JSON, _ reference: OrderReference) -> Order {
-        let status: OrderStatus =
-            switch row["orderStatus"].text {
-            case "Filled": .filled
-            case "PartiallyFilled": .partiallyFilled
-            case "Cancelled", "PartiallyFilledCanceled", "Deactivated": .canceled
-            case "Rejected": .rejected
-            default: .open
-            }
+        let statuses: [String: OrderStatus] = [
+            "Filled": .filled, "PartiallyFilled": .partiallyFilled, "Cancelled": .canceled, "Rejected": .rejected,
+            "PartiallyFilledCanceled": .canceled, "Deactivated": .canceled,
+        ]
         return Order(
             clientOrderId: reference.clientOrderId, exchangeOrderId: row["orderId"].text,
             symbol: reference.instrument.symbol, side: row["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
-            type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) }, status: status,
+            type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) },
+            status: statuses[row["orderStatus"].text ?? ""] ?? .open,
             amount: row["qty"].decimal, filled: row["cumExecQty"].decimal, averagePrice: row["avgPrice"].positiveText,
             price: row["price"].positiveText, exchangeMs: row["updatedTime"].int)
     }

@@ -135,32 +135,29 @@ package struct Kraken: ExchangeAPI {
     }
 
     private func refusal(_ error: String, _ response: HTTPResponse) -> ExchangeError {
-        let waits = [
-            "EAPI:Rate limit", "EOrder:Rate limit", "EOrder:Domain rate limit", "EService:Throttled",
-            "EService: Throttled", "EAuth:Rate limit", "EAuth:Too many requests", "EGeneral:Too many requests",
-            "EGeneral:Temporary lockout", "EService:Market in",
+        let verdicts: [(Verdict, [String])] = [
+            (
+                .wait,
+                [
+                    "EAPI:Rate limit", "EOrder:Rate limit", "EOrder:Domain rate limit", "EService:Throttled",
+                    "EService: Throttled", "EAuth:Rate limit", "EAuth:Too many requests", "EGeneral:Too many requests",
+                    "EGeneral:Temporary lockout", "EService:Market in",
+                ]
+            ),
+            (
+                .unknown,
+                [
+                    "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error",
+                    "EDatabase:Internal",
+                ]
+            ),
+            (
+                .auth,
+                ["EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:"]
+            ),
+            (.resync, ["EAPI:Invalid nonce"]), (.dup, ["EGeneral:Invalid arguments:cl_ord_id not unique"]),
         ]
-        let unknowns = [
-            "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error",
-            "EDatabase:Internal",
-        ]
-        let refusals = [
-            "EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:",
-        ]
-        let verdict: Verdict =
-            if waits.contains(where: error.hasPrefix) {
-                .wait
-            } else if unknowns.contains(where: error.hasPrefix) {
-                .unknown
-            } else if refusals.contains(where: error.hasPrefix) {
-                .auth
-            } else if error.hasPrefix("EAPI:Invalid nonce") {
-                .resync
-            } else if error.hasSuffix("cl_ord_id not unique") {
-                .dup
-            } else {
-                .permanent
-            }
+        let verdict = verdicts.first { $0.1.contains(where: error.hasPrefix) }?.0 ?? .permanent
         // `EService: Throttled: 1700000005` names the second from which requests are taken again.
         let until = error.split(separator: ":").last.flatMap { Int64($0.trimmingCharacters(in: .whitespaces)) }
         let wait = until.map { Duration.milliseconds(max(0, $0 * 1000 - response.receivedMs)) }
