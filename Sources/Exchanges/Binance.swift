@@ -32,18 +32,17 @@ package struct Binance: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/api/v3/time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
+        case .time: return HTTPRequest(.get, baseURL + "/api/v3/time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
         case .tickers(let instruments):
             let ids = instruments.map(\.id)
             let query =
                 ids.count == 1
                 ? [("symbol", ids[0])] : [("symbols", "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]")]
-            return HTTPRequest(.GET, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
-        case .submit(let order, let instrument):
-            return try signed(.POST, parameters(order, instrument), stamp)
-        case .cancel(let order): return try signed(.DELETE, parameters(order), stamp)
-        case .query(let order), .history(let order): return try signed(.GET, parameters(order), stamp)
+            return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
+        case .submit(let order, let reference): return try signed(.post, parameters(order, reference), stamp)
+        case .cancel(let order): return try signed(.delete, parameters(order), stamp)
+        case .query(let order), .history(let order): return try signed(.get, parameters(order), stamp)
         }
     }
 
@@ -51,14 +50,14 @@ package struct Binance: ExchangeAPI {
         [("symbol", order.instrument.id), ("origClientOrderId", order.clientOrderId)]
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference) -> [(String, String)] {
         var parameters = [
-            ("symbol", instrument.id), ("side", order.side.rawValue.uppercased()),
-            ("newClientOrderId", order.clientOrderId), ("newOrderRespType", "FULL"), ("quantity", order.amount),
+            ("symbol", reference.instrument.id), ("side", order.side.rawValue.uppercased()),
+            ("newClientOrderId", reference.clientOrderId), ("newOrderRespType", "FULL"), ("quantity", order.amount),
         ]
         guard let price = order.price, order.type == .limit else { return parameters + [("type", "MARKET")] }
         parameters.append(("price", price))
-        if order.timeInForce == .PO { return parameters + [("type", "LIMIT_MAKER")] }
+        if order.timeInForce == .po { return parameters + [("type", "LIMIT_MAKER")] }
         return parameters + [("type", "LIMIT"), ("timeInForce", order.timeInForce.rawValue)]
     }
 
@@ -72,9 +71,9 @@ package struct Binance: ExchangeAPI {
         let text = payload + "&signature=" + signature
         let key = (name: "X-MBX-APIKEY", value: credentials.key)
         let url = baseURL + "/api/v3/order"
-        if method != .POST { return HTTPRequest(method, url + "?" + text, headers: [key]) }
+        if method != .post { return HTTPRequest(method, url + "?" + text, headers: [key]) }
         let form = (name: "Content-Type", value: "application/x-www-form-urlencoded")
-        return HTTPRequest(.POST, url, headers: [key, form], body: text)
+        return HTTPRequest(.post, url, headers: [key, form], body: text)
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
@@ -88,8 +87,7 @@ package struct Binance: ExchangeAPI {
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
                 }
-            case .submit(_, let instrument): order(body, instrument).map(Answer.order)
-            case .cancel(let reference), .query(let reference), .history(let reference):
+            case .submit(_, let reference), .cancel(let reference), .query(let reference), .history(let reference):
                 order(body, reference.instrument).map(Answer.order)
             }
         guard let answer else { throw .malformed(response) }
@@ -127,25 +125,21 @@ package struct Binance: ExchangeAPI {
     private func order(_ body: JSON, _ instrument: Instrument) -> Order? {
         // The answer to a cancel names the cancel itself in clientOrderId.
         guard let id = body["origClientOrderId"].text ?? body["clientOrderId"].text else { return nil }
-        let status: OrderStatus =
-            switch body["status"].text {
-            case "FILLED": .filled
-            case "PARTIALLY_FILLED": .partiallyFilled
-            case "CANCELED": .canceled
-            case "REJECTED": .rejected
-            case "EXPIRED", "EXPIRED_IN_MATCH": .expired
-            default: .open
-            }
+        let statuses: [String: OrderStatus] = [
+            "FILLED": .filled, "PARTIALLY_FILLED": .partiallyFilled, "CANCELED": .canceled, "REJECTED": .rejected,
+            "EXPIRED": .expired, "EXPIRED_IN_MATCH": .expired,
+        ]
         // A cost below zero means "unknown" on historic orders; it is no plain decimal and so yields no average.
         let filled = body["executedQty"].positive
         let average = filled.flatMap { filled in body["cummulativeQuoteQty"].positive.map { $0 / filled } }
         return Order(
             clientOrderId: id, exchangeOrderId: body["orderId"].text, symbol: instrument.symbol,
             side: body["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
-            type: body["type"].text.map { $0 == "MARKET" ? .market : .limit }, status: status,
+            type: body["type"].text.map { $0 == "MARKET" ? .market : .limit },
+            status: statuses[body["status"].text ?? ""] ?? .open,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
-            averagePrice: average?.text(places: 8), price: body["price"].positiveText,
-            exchangeMs: (body["updateTime"].int ?? body["transactTime"].int))
+            averagePrice: average.map { "\($0.rounded(places: 8))" }, price: body["price"].positiveText,
+            exchangeMs: body["updateTime"].int ?? body["transactTime"].int)
     }
 
     private func instrument(_ market: JSON) -> Instrument? {

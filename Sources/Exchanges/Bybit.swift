@@ -30,14 +30,14 @@ package struct Bybit: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/v5/market/time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/v5/market/instruments-info?category=spot")
+        case .time: return HTTPRequest(.get, baseURL + "/v5/market/time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/v5/market/instruments-info?category=spot")
         case .tickers(let instruments):
             // One market or all of them: there is no list.
             let symbol = instruments.count == 1 ? [("symbol", instruments[0].id)] : []
-            return HTTPRequest(.GET, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
-        case .submit(let order, let instrument):
-            return try signed("/v5/order/create", body: parameters(order, instrument), stamp)
+            return HTTPRequest(.get, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
+        case .submit(let order, let reference):
+            return try signed("/v5/order/create", body: parameters(order, reference), stamp)
         case .cancel(let order):
             return try signed(
                 "/v5/order/cancel",
@@ -49,16 +49,16 @@ package struct Bybit: ExchangeAPI {
         }
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference) -> [(String, String)] {
         let parameters = [
-            ("category", "spot"), ("symbol", instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
-            ("orderLinkId", order.clientOrderId), ("qty", order.amount),
+            ("category", "spot"), ("symbol", reference.instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
+            ("orderLinkId", reference.clientOrderId), ("qty", order.amount),
         ]
         guard let price = order.price, order.type == .limit else {
             // Without the unit, a market buy's amount would be in the quote currency.
             return parameters + [("orderType", "Market"), ("marketUnit", "baseCoin")]
         }
-        let timeInForce = order.timeInForce == .PO ? "PostOnly" : order.timeInForce.rawValue
+        let timeInForce = order.timeInForce == .po ? "PostOnly" : order.timeInForce.rawValue
         return parameters + [("orderType", "Limit"), ("price", price), ("timeInForce", timeInForce)]
     }
 
@@ -69,13 +69,14 @@ package struct Bybit: ExchangeAPI {
         let json = "{" + body.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",") + "}"
         var headers = try authentication(of: json, stamp)
         headers.append((name: "Content-Type", value: "application/json"))
-        return HTTPRequest(.POST, baseURL + path, headers: headers, body: json)
+        return HTTPRequest(.post, baseURL + path, headers: headers, body: json)
     }
 
-    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
+    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError)
+        -> HTTPRequest
     {
         let query = formEncoded([("category", "spot"), ("orderLinkId", order.clientOrderId)])
-        return HTTPRequest(.GET, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
+        return HTTPRequest(.get, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
     }
 
     private func authentication(
@@ -99,7 +100,10 @@ package struct Bybit: ExchangeAPI {
                 case 400..<500: .permanent
                 default: .unknown
                 }
-            throw ExchangeError(verdict, answered: "HTTP \(response.status)", "\(response.status)", response)
+            // 403 is the limit of the address: Bybit wants ten minutes of silence.
+            let silence: Duration? = response.status == 403 ? .seconds(600) : nil
+            throw ExchangeError(
+                verdict, answered: "HTTP \(response.status)", "\(response.status)", response, retryAfter: silence)
         }
         let body = try JSON(response)
         guard let code = body["retCode"].int else { throw .malformed(response) }
@@ -137,10 +141,11 @@ package struct Bybit: ExchangeAPI {
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             default: .permanent
             }
-        let reset = response.header("x-bapi-limit-reset-timestamp").flatMap(Int64.init)
+        let reset = response.headers["x-bapi-limit-reset-timestamp"].flatMap(Int64.init)
         let wait = reset.flatMap { reset in body["time"].int.map { Duration.milliseconds(max(0, reset - $0)) } }
         return ExchangeError(
-            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil)
+            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil
+        )
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {
@@ -155,18 +160,15 @@ package struct Bybit: ExchangeAPI {
     }
 
     private func order(_ row: JSON, _ reference: OrderReference) -> Order {
-        let status: OrderStatus =
-            switch row["orderStatus"].text {
-            case "Filled": .filled
-            case "PartiallyFilled": .partiallyFilled
-            case "Cancelled", "PartiallyFilledCanceled", "Deactivated": .canceled
-            case "Rejected": .rejected
-            default: .open
-            }
+        let statuses: [String: OrderStatus] = [
+            "Filled": .filled, "PartiallyFilled": .partiallyFilled, "Cancelled": .canceled, "Rejected": .rejected,
+            "PartiallyFilledCanceled": .canceled, "Deactivated": .canceled,
+        ]
         return Order(
             clientOrderId: reference.clientOrderId, exchangeOrderId: row["orderId"].text,
             symbol: reference.instrument.symbol, side: row["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
-            type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) }, status: status,
+            type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) },
+            status: statuses[row["orderStatus"].text ?? ""] ?? .open,
             amount: row["qty"].decimal, filled: row["cumExecQty"].decimal, averagePrice: row["avgPrice"].positiveText,
             price: row["price"].positiveText, exchangeMs: row["updatedTime"].int)
     }

@@ -1,7 +1,7 @@
 package import Foundation
 
 extension Decimal {
-    /// Reads a plain decimal: digits, at most one point with digits on both sides, at most 30 digits. No sign, no
+    /// Reads a plain decimal: digits, at most one point with digits on both sides, at most 31 characters. No sign, no
     /// exponent, no spaces: what an exchange takes as a price or an amount.
     package init?(wire text: String) {
         let parts = text.utf8.split(separator: UInt8(ascii: "."), maxSplits: 1, omittingEmptySubsequences: false)
@@ -10,18 +10,11 @@ extension Decimal {
         self.init(string: text, locale: Locale(identifier: "en_US_POSIX"))
     }
 
-    func isMultiple(of step: Decimal) -> Bool {
-        var quotient = self / step
-        var whole = Decimal()
-        NSDecimalRound(&whole, &quotient, 0, .plain)
-        return whole * step == self
-    }
+    func isMultiple(of step: Decimal) -> Bool { (self / step).rounded(places: 0) * step == self }
 
-    /// Rounded to `places` decimal places, as plain text.
-    func text(places: Int) -> String {
-        var value = self
-        var rounded = Decimal()
-        NSDecimalRound(&rounded, &value, places, .plain)
-        return "\(rounded)"
+    func rounded(places: Int) -> Decimal {
+        var (value, result) = (self, Decimal())
+        NSDecimalRound(&result, &value, places, .plain)
+        return result
     }
 }

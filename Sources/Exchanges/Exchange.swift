@@ -1,23 +1,16 @@
 /// The exchanges served, by the name that keys, fields, metrics and the command line use.
-package enum Exchange: String, Sendable, CaseIterable, Codable {
-    case binance, bybit, kraken
-}
+package enum Exchange: String, Sendable, CaseIterable { case binance, bybit, kraken }
 
 /// An API key and its secret. Its description shows neither.
 package struct Credentials: Sendable, CustomStringConvertible {
-    package let key: String
-    package let secret: String
-
-    package init(key: String, secret: String) {
-        self.key = key
-        self.secret = secret
-    }
-
+    package let key, secret: String
     package var description: String { "Credentials(hidden)" }
+
+    package init(key: String, secret: String) { (self.key, self.secret) = (key, secret) }
 }
 
-/// What an answer of an exchange means for the request that got it (`exchanges.md`, "Verdicts").
-package enum Verdict: String, Sendable, Codable {
+/// What an answer of an exchange means for the request that got it.
+package enum Verdict: String, Sendable, CaseIterable {
     /// Back off; the same request is safe later.
     case wait
     /// Clock or nonce is off: set it right and send again; the request was not executed.
@@ -32,7 +25,7 @@ package enum Verdict: String, Sendable, Codable {
     case auth
 }
 
-/// A request that did not end `ok`.
+/// A request that did not end well.
 package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let verdict: Verdict
     /// A stable word for programs: `rate_limited`, `exchange_refused`, `exchange_unavailable`, `malformed_answer` …
@@ -43,46 +36,36 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let retryAfter: Duration?
     /// Whether an order sent with this request can exist all the same.
     package let mayHaveExecuted: Bool
+    package var description: String { "\(code): \(message)" }
 
     package init(
         _ verdict: Verdict, code: String, _ message: String, exchangeCode: String? = nil, retryAfter: Duration? = nil,
-        mayHaveExecuted: Bool? = nil
+        status: Int = 0
     ) {
-        self.verdict = verdict
-        self.code = code
-        self.message = message
-        self.exchangeCode = exchangeCode
-        self.retryAfter = retryAfter
-        self.mayHaveExecuted = mayHaveExecuted ?? (verdict == .unknown || verdict == .dup)
+        (self.verdict, self.code, self.message) = (verdict, code, message)
+        (self.exchangeCode, self.retryAfter) = (exchangeCode, retryAfter)
+        mayHaveExecuted = verdict == .unknown || verdict == .dup || status >= 500
     }
 
-    /// An error that the exchange answered with `status` and its own `exchangeCode`.
-    package init(
+    /// An error that the exchange answered with, in its own words.
+    init(
         _ verdict: Verdict, answered text: String, _ exchangeCode: String, _ response: HTTPResponse,
         retryAfter: Duration? = nil
     ) {
-        let code =
-            switch verdict {
-            case .wait: "rate_limited"
-            case .resync: "clock_or_nonce"
-            case .unknown: "exchange_unavailable"
-            case .dup: "duplicate_order"
-            case .permanent: "exchange_refused"
-            case .auth: "key_refused"
-            }
-        let seconds = response.header("retry-after").flatMap(Double.init)
+        let codes: [Verdict: String] = [
+            .wait: "rate_limited", .resync: "clock_or_nonce", .unknown: "exchange_unavailable",
+            .dup: "duplicate_order", .permanent: "exchange_refused", .auth: "key_refused",
+        ]
+        let seconds = response.headers["retry-after"].flatMap(Double.init).map { Duration.seconds($0) }
         self.init(
-            verdict, code: code, text, exchangeCode: exchangeCode, retryAfter: retryAfter ?? seconds.map { .seconds($0) },
-            mayHaveExecuted: verdict == .unknown || verdict == .dup || response.status >= 500)
+            verdict, code: codes[verdict] ?? "", text, exchangeCode: exchangeCode, retryAfter: retryAfter ?? seconds,
+            status: response.status)
     }
 
     /// An answer whose body is not what the endpoint documents: HTML, nothing, other types.
     static func malformed(_ response: HTTPResponse) -> ExchangeError {
-        ExchangeError(
-            .unknown, code: "malformed_answer",
-            "HTTP \(response.status) with \(response.body.count) bytes of \(response.header("content-type") ?? "no type")"
-                + " is not a documented answer", exchangeCode: "\(response.status)")
+        let type = response.headers["content-type"] ?? "no type"
+        let text = "HTTP \(response.status) with \(response.body.count) bytes of \(type) is not a documented answer"
+        return ExchangeError(.unknown, code: "malformed_answer", text, exchangeCode: "\(response.status)")
     }
-
-    package var description: String { "\(code): \(message)" }
 }

@@ -4,7 +4,7 @@ package enum Call: Sendable {
     case instruments
     /// At least one market; the answer has those the exchange could name.
     case tickers([Instrument])
-    case submit(OrderRequest, Instrument)
+    case submit(OrderRequest, OrderReference)
     case cancel(OrderReference)
     /// Where an order stands. Exchanges that keep ended orders elsewhere are asked there with `history`.
     case query(OrderReference)
@@ -38,10 +38,7 @@ package struct Stamp: Sendable {
     /// Kraken: greater than every nonce this key has used.
     package let nonce: UInt64
 
-    package init(timestampMs: Int64, nonce: UInt64) {
-        self.timestampMs = timestampMs
-        self.nonce = nonce
-    }
+    package init(timestampMs: Int64, nonce: UInt64) { (self.timestampMs, self.nonce) = (timestampMs, nonce) }
 }
 
 /// A budget: `capacity` at once, refilled by `perSecond`.

@@ -8,41 +8,31 @@ private import Synchronization
 /// The body of a request leaves at most once. libcurl by itself sends a request again when a reused connection closes
 /// before the first byte of the answer, which would send an order twice; a body that was read is never given again.
 package final class HTTPClient: Sendable {
-    package struct Settings: Sendable {
-        package var connectTimeout: Duration = .seconds(5)
-        /// For the whole exchange of request and answer.
-        package var totalTimeout: Duration = .seconds(10)
-        /// The largest body taken, in bytes after decompression.
-        package var maxBodyBytes = 8 << 20
-        package var userAgent = "exchange-worker/1.0"
-
-        package init() {}
-    }
-
-    private struct Job: Sendable {
-        let id: UInt64
-        let request: HTTPRequest
-        let continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
-    }
+    private typealias Continuation = CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
 
     private struct Inbox {
-        var nextID: UInt64 = 0
-        var added: [Job] = []
-        var cancelled: [UInt64] = []
+        var nextID = 0
+        var added: [(id: Int, request: HTTPRequest, continuation: Continuation)] = []
+        var cancelled: Set<Int> = []
         var isClosed = false
     }
 
-    private let settings: Settings
+    private let connectTimeout, totalTimeout: Duration
+    private let maxBodyBytes: Int
     private let now: @Sendable () -> Int64
     private let inbox = Mutex(Inbox())
-    /// Used by the transfer thread alone, but for `curl_multi_wakeup`, which any thread may call while it is alive:
-    /// the thread keeps `self` until it has ended, and frees the handle then.
+    /// Used by the transfer thread alone, which frees it once `isClosed`; but for `curl_multi_wakeup`, which is called
+    /// under the lock by any thread while not `isClosed`.
     nonisolated(unsafe) private let multi: UnsafeMutableRawPointer?
 
-    /// - Parameter now: unix milliseconds, for `HTTPResponse.receivedMs`.
-    package init(settings: Settings = Settings(), now: @escaping @Sendable () -> Int64) {
-        self.settings = settings
-        self.now = now
+    /// `totalTimeout` is for the whole exchange of request and answer, `maxBodyBytes` the largest body taken, after
+    /// decompression, `now` gives unix milliseconds for `HTTPResponse.receivedMs`.
+    package init(
+        connectTimeout: Duration = .seconds(5), totalTimeout: Duration = .seconds(10), maxBodyBytes: Int = 8 << 20,
+        now: @escaping @Sendable () -> Int64
+    ) {
+        (self.connectTimeout, self.totalTimeout) = (connectTimeout, totalTimeout)
+        (self.maxBodyBytes, self.now) = (maxBodyBytes, now)
         curl_global_init(Int(CURL_GLOBAL_DEFAULT))
         multi = curl_multi_init()
         // Idle connections are kept for a thousand requests in flight; the default keeps four times the running ones.
@@ -60,25 +50,30 @@ package final class HTTPClient: Sendable {
         }
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let job = Job(id: id, request: request, continuation: continuation)
                 let isClosed = inbox.withLock { inbox in
-                    if !inbox.isClosed { inbox.added.append(job) }
-                    return inbox.isClosed
+                    if inbox.isClosed { return true }
+                    inbox.added.append((id, request, continuation))
+                    curl_multi_wakeup(multi)
+                    return false
                 }
-                if isClosed { return continuation.resume(returning: .failure(HTTPError(.notSent, "client closed"))) }
-                curl_multi_wakeup(multi)
+                guard isClosed else { return }
+                continuation.resume(returning: .failure(HTTPError(kind: .notSent, description: "client closed")))
             }
         } onCancel: {
-            inbox.withLock { $0.cancelled.append(id) }
-            curl_multi_wakeup(multi)
+            inbox.withLock { inbox in
+                inbox.cancelled.insert(id)
+                if !inbox.isClosed { curl_multi_wakeup(multi) }
+            }
         }
         return try result.get()
     }
 
     /// Ends the thread; transfers in flight fail as cancelled.
     package func close() {
-        inbox.withLock { $0.isClosed = true }
-        curl_multi_wakeup(multi)
+        inbox.withLock { inbox in
+            if !inbox.isClosed { curl_multi_wakeup(multi) }
+            inbox.isClosed = true
+        }
     }
 
     // MARK: - The transfer thread
@@ -92,51 +87,54 @@ package final class HTTPClient: Sendable {
                 return inbox
             }
             isClosed = work.isClosed
-            for job in work.added {
+            for (id, request, continuation) in work.added {
+                let transfer = Transfer(id, request, limit: maxBodyBytes, continuation)
                 guard let easy = curl_easy_init() else {
-                    job.continuation.resume(returning: .failure(HTTPError(.notSent, "out of memory")))
+                    transfer.end(.failure(HTTPError(kind: .notSent, description: "out of memory")))
                     continue
                 }
-                let transfer = Transfer(job.id, job.request, limit: settings.maxBodyBytes, job.continuation)
                 transfers[easy] = transfer
                 configure(easy, transfer)
                 curl_multi_add_handle(multi, easy)
             }
-            for (easy, transfer) in transfers where isClosed || work.cancelled.contains(transfer.id) {
-                transfers[easy] = nil
-                end(easy, transfer, .failure(HTTPError(.cancelled, "cancelled")))
+            if isClosed || !work.cancelled.isEmpty {
+                for (easy, transfer) in transfers where isClosed || work.cancelled.contains(transfer.id) {
+                    transfers[easy] = nil
+                    remove(easy)
+                    transfer.end(.failure(HTTPError(kind: .cancelled, description: "cancelled")))
+                }
             }
             var count: Int32 = 0
             curl_multi_perform(multi, &count)
             while let message = curl_multi_info_read(multi, &count) {
+                let code = curl_message_result(message)
                 guard let easy = curl_message_handle(message), let transfer = transfers.removeValue(forKey: easy)
                 else { continue }
-                end(easy, transfer, transfer.result(of: easy, curl_message_result(message), receivedMs: now()))
+                let result = transfer.result(of: easy, code, receivedMs: now())
+                remove(easy)
+                transfer.end(result)
             }
             if !isClosed { curl_multi_poll(multi, nil, 0, 10_000, nil) }
         }
         curl_multi_cleanup(multi)
     }
 
-    private func end(
-        _ easy: UnsafeMutableRawPointer, _ transfer: Transfer, _ result: Result<HTTPResponse, HTTPError>
-    ) {
+    private func remove(_ easy: UnsafeMutableRawPointer) {
         curl_multi_remove_handle(multi, easy)
         curl_easy_cleanup(easy)
-        transfer.continuation.resume(returning: result)
     }
 
     private func configure(_ easy: UnsafeMutableRawPointer, _ transfer: Transfer) {
         let request = transfer.request
+        let context = Unmanaged.passUnretained(transfer).toOpaque()
         _ = curl_set_text(easy, CURLOPT_URL, request.url)
         _ = curl_set_text(easy, CURLOPT_PROTOCOLS_STR, "http,https")
-        _ = curl_set_text(easy, CURLOPT_USERAGENT, settings.userAgent)
+        _ = curl_set_text(easy, CURLOPT_USERAGENT, "exchange-worker/1.0")
         _ = curl_set_text(easy, CURLOPT_ACCEPT_ENCODING, "gzip")
         _ = curl_set_text(easy, CURLOPT_CUSTOMREQUEST, request.method.rawValue)
         _ = curl_set_long(easy, CURLOPT_NOSIGNAL, 1)
-        _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, settings.connectTimeout.milliseconds)
-        _ = curl_set_long(easy, CURLOPT_TIMEOUT_MS, settings.totalTimeout.milliseconds)
-        let context = Unmanaged.passUnretained(transfer).toOpaque()
+        _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, Int(connectTimeout / .milliseconds(1)))
+        _ = curl_set_long(easy, CURLOPT_TIMEOUT_MS, Int(totalTimeout / .milliseconds(1)))
         _ = curl_set_pointer(easy, CURLOPT_WRITEDATA, context)
         _ = curl_set_pointer(easy, CURLOPT_HEADERDATA, context)
         _ = curl_set_sink(easy, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
@@ -162,10 +160,10 @@ package final class HTTPClient: Sendable {
 
 /// One request on its way. Used by the transfer thread alone; lives in its table while libcurl holds the pointer.
 private final class Transfer {
-    let id: UInt64
+    let id: Int
     let request: HTTPRequest
-    let continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
     var headerList: UnsafeMutablePointer<curl_slist>?
+    private let continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
     private let limit: Int
     private var unsentBody: ArraySlice<UInt8>
     private var hasGivenBody = false
@@ -174,13 +172,10 @@ private final class Transfer {
     private var body: [UInt8] = []
 
     init(
-        _ id: UInt64, _ request: HTTPRequest, limit: Int,
+        _ id: Int, _ request: HTTPRequest, limit: Int,
         _ continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
     ) {
-        self.id = id
-        self.request = request
-        self.limit = limit
-        self.continuation = continuation
+        (self.id, self.request, self.limit, self.continuation) = (id, request, limit, continuation)
         unsentBody = ArraySlice((request.body ?? "").utf8)
     }
 
@@ -190,11 +185,11 @@ private final class Transfer {
         context.map { Unmanaged<Transfer>.fromOpaque($0).takeUnretainedValue() }
     }
 
+    func end(_ result: Result<HTTPResponse, HTTPError>) { continuation.resume(returning: result) }
+
     func take(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard body.count + bytes.count <= limit else {
-            isTooLarge = true
-            return 0
-        }
+        isTooLarge = body.count + bytes.count > limit
+        if isTooLarge { return 0 }
         body.append(contentsOf: bytes)
         return bytes.count
     }
@@ -219,25 +214,20 @@ private final class Transfer {
         return part.count
     }
 
-    func result(of easy: UnsafeMutableRawPointer, _ code: CURLcode, receivedMs: Int64) -> Result<
-        HTTPResponse, HTTPError
-    > {
-        guard code == CURLE_OK else {
-            let text = String(cString: curl_easy_strerror(code))
-            if isTooLarge { return .failure(HTTPError(.tooLarge, "the answer is larger than \(limit) bytes")) }
-            // Without its body no request is whole; a GET has none, and asking again does no harm.
-            if request.body != nil, !hasGivenBody { return .failure(HTTPError(.notSent, text)) }
-            return .failure(HTTPError(code == CURLE_OPERATION_TIMEDOUT ? .timedOut : .broken, text))
-        }
+    func result(
+        of easy: UnsafeMutableRawPointer, _ code: CURLcode, receivedMs: Int64
+    ) -> Result<HTTPResponse, HTTPError> {
         var status = 0
         _ = curl_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
-        return .success(HTTPResponse(status: status, headers: headers, body: body, receivedMs: receivedMs))
-    }
-}
-
-extension Duration {
-    /// Whole milliseconds.
-    package var milliseconds: Int {
-        Int(components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000)
+        if code == CURLE_OK {
+            return .success(HTTPResponse(status: status, headers: headers, body: body, receivedMs: receivedMs))
+        }
+        let text = isTooLarge ? "the answer is larger than \(limit) bytes" : String(cString: curl_easy_strerror(code))
+        // Without its body no request is whole; a GET has none, and asking again does no harm.
+        let kind: HTTPError.Kind =
+            if isTooLarge { .tooLarge } else if request.body != nil, !hasGivenBody {
+                .notSent
+            } else if code == CURLE_OPERATION_TIMEDOUT { .timedOut } else { .broken }
+        return .failure(HTTPError(kind: kind, description: text))
     }
 }

@@ -24,7 +24,8 @@ package struct Kraken: ExchangeAPI {
             case .pro: (20.0, 1.0, 180.0, 3.75)
             }
         limits = [
-            Limit(name: "public", capacity: 5, perSecond: 1), Limit(name: "private", capacity: counter, perSecond: decay),
+            Limit(name: "public", capacity: 5, perSecond: 1),
+            Limit(name: "private", capacity: counter, perSecond: decay),
             Limit(name: "engine", capacity: engine, perSecond: engineDecay),
         ]
     }
@@ -50,12 +51,13 @@ package struct Kraken: ExchangeAPI {
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
-        case .time: return HTTPRequest(.GET, baseURL + "/0/public/Time")
-        case .instruments: return HTTPRequest(.GET, baseURL + "/0/public/AssetPairs")
+        case .time: return HTTPRequest(.get, baseURL + "/0/public/Time")
+        case .instruments: return HTTPRequest(.get, baseURL + "/0/public/AssetPairs")
         case .tickers(let instruments):
             let pairs = instruments.map(\.id).joined(separator: ",")
-            return HTTPRequest(.GET, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
-        case .submit(let order, let instrument): return try signed("AddOrder", parameters(order, instrument, stamp), stamp)
+            return HTTPRequest(.get, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
+        case .submit(let order, let reference):
+            return try signed("AddOrder", parameters(order, reference, stamp), stamp)
         case .cancel(let order): return try signed("CancelOrder", [("cl_ord_id", order.clientOrderId)], stamp)
         case .query(let order):
             if let id = order.exchangeOrderId { return try signed("QueryOrders", [("txid", id)], stamp) }
@@ -66,18 +68,19 @@ package struct Kraken: ExchangeAPI {
         }
     }
 
-    private func parameters(_ order: OrderRequest, _ instrument: Instrument, _ stamp: Stamp) -> [(String, String)] {
+    private func parameters(_ order: OrderRequest, _ reference: OrderReference, _ stamp: Stamp) -> [(String, String)] {
         let deadline = Date(timeIntervalSince1970: Double(stamp.timestampMs + deadlineMs) / 1000)
         var parameters = [
-            ("pair", instrument.id), ("type", order.side.rawValue), ("ordertype", order.type.rawValue),
-            ("volume", order.amount), ("cl_ord_id", order.clientOrderId), ("deadline", deadline.formatted(.iso8601)),
+            ("pair", reference.instrument.id), ("type", order.side.rawValue), ("ordertype", order.type.rawValue),
+            ("volume", order.amount), ("cl_ord_id", reference.clientOrderId),
+            ("deadline", deadline.formatted(.iso8601)),
         ]
         guard let price = order.price, order.type == .limit else { return parameters }
         parameters.append(("price", price))
         switch order.timeInForce {
-        case .GTC: return parameters
-        case .IOC, .FOK: return parameters + [("timeinforce", order.timeInForce.rawValue)]
-        case .PO: return parameters + [("oflags", "post")]
+        case .gtc: return parameters
+        case .ioc, .fok: return parameters + [("timeinforce", order.timeInForce.rawValue)]
+        case .po: return parameters + [("oflags", "post")]
         }
     }
 
@@ -93,7 +96,7 @@ package struct Kraken: ExchangeAPI {
         let digest = Signing.sha256("\(stamp.nonce)\(body)".utf8)
         let signature = Data(Signing.hmacSHA512(key: secret, path.utf8 + digest)).base64EncodedString()
         return HTTPRequest(
-            .POST, baseURL + path,
+            .post, baseURL + path,
             headers: [
                 ("API-Key", credentials.key), ("API-Sign", signature),
                 ("Content-Type", "application/x-www-form-urlencoded"),
@@ -132,29 +135,29 @@ package struct Kraken: ExchangeAPI {
     }
 
     private func refusal(_ error: String, _ response: HTTPResponse) -> ExchangeError {
-        let waits = [
-            "EAPI:Rate limit", "EOrder:Rate limit", "EOrder:Domain rate limit", "EService:Throttled",
-            "EService: Throttled", "EAuth:Rate limit", "EAuth:Too many requests", "EGeneral:Too many requests",
-            "EGeneral:Temporary lockout", "EService:Market in",
+        let verdicts: [(Verdict, [String])] = [
+            (
+                .wait,
+                [
+                    "EAPI:Rate limit", "EOrder:Rate limit", "EOrder:Domain rate limit", "EService:Throttled",
+                    "EService: Throttled", "EAuth:Rate limit", "EAuth:Too many requests", "EGeneral:Too many requests",
+                    "EGeneral:Temporary lockout", "EService:Market in",
+                ]
+            ),
+            (
+                .unknown,
+                [
+                    "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error",
+                    "EDatabase:Internal",
+                ]
+            ),
+            (
+                .auth,
+                ["EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:"]
+            ),
+            (.resync, ["EAPI:Invalid nonce"]), (.dup, ["EGeneral:Invalid arguments:cl_ord_id not unique"]),
         ]
-        let unknowns = [
-            "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error", "EDatabase:Internal",
-        ]
-        let refusals = ["EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:"]
-        let verdict: Verdict =
-            if waits.contains(where: error.hasPrefix) {
-                .wait
-            } else if unknowns.contains(where: error.hasPrefix) {
-                .unknown
-            } else if refusals.contains(where: error.hasPrefix) {
-                .auth
-            } else if error.hasPrefix("EAPI:Invalid nonce") {
-                .resync
-            } else if error.hasSuffix("cl_ord_id not unique") {
-                .dup
-            } else {
-                .permanent
-            }
+        let verdict = verdicts.first { $0.1.contains(where: error.hasPrefix) }?.0 ?? .permanent
         // `EService: Throttled: 1700000005` names the second from which requests are taken again.
         let until = error.split(separator: ":").last.flatMap { Int64($0.trimmingCharacters(in: .whitespaces)) }
         let wait = until.map { Duration.milliseconds(max(0, $0 * 1000 - response.receivedMs)) }

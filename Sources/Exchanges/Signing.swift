@@ -1,24 +1,23 @@
-import COpenSSL
+internal import COpenSSL
 
 /// The digests the exchanges sign with, by libcrypto. Keys and messages are bytes; nothing is kept.
 package enum Signing {
     package static func sha256(_ message: some Collection<UInt8>) -> [UInt8] {
-        let message = Array(message)
-        return [UInt8](unsafeUninitializedCapacity: Int(SHA256_DIGEST_LENGTH)) { out, count in
-            SHA256(message, message.count, out.baseAddress)
+        [UInt8](unsafeUninitializedCapacity: Int(SHA256_DIGEST_LENGTH)) { out, count in
+            SHA256(Array(message), message.count, out.baseAddress)
             count = Int(SHA256_DIGEST_LENGTH)
         }
     }
 
     package static func hmacSHA256(key: some Collection<UInt8>, _ message: some Collection<UInt8>) -> [UInt8] {
-        hmac(EVP_sha256(), key: Array(key), message: Array(message))
+        hmac(EVP_sha256(), Array(key), Array(message))
     }
 
     package static func hmacSHA512(key: some Collection<UInt8>, _ message: some Collection<UInt8>) -> [UInt8] {
-        hmac(EVP_sha512(), key: Array(key), message: Array(message))
+        hmac(EVP_sha512(), Array(key), Array(message))
     }
 
-    private static func hmac(_ digest: OpaquePointer?, key: [UInt8], message: [UInt8]) -> [UInt8] {
+    private static func hmac(_ digest: OpaquePointer?, _ key: [UInt8], _ message: [UInt8]) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: Int(EVP_MAX_MD_SIZE)) { out, count in
             var length: UInt32 = 0
             HMAC(digest, key, Int32(key.count), message, message.count, out.baseAddress, &length)
@@ -28,13 +27,7 @@ package enum Signing {
 
     /// Lowercase hexadecimal, two digits a byte.
     package static func hex(_ bytes: some Collection<UInt8>) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        var text: [UInt8] = []
-        text.reserveCapacity(bytes.count * 2)
-        for byte in bytes {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
-        }
-        return String(decoding: text, as: UTF8.self)
+        let digits = Array("0123456789abcdef")
+        return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
     }
 }

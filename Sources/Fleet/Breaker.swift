@@ -15,8 +15,7 @@ package struct Breaker: Sendable {
     private let cooldown: Duration
 
     package init(threshold: Int = 5, cooldown: Duration = .seconds(5)) {
-        self.threshold = threshold
-        self.cooldown = cooldown
+        (self.threshold, self.cooldown) = (threshold, cooldown)
     }
 
     /// A permit, or nil while calls are stopped. A probe that never reports loses its permit after another cooldown.
@@ -30,19 +29,21 @@ package struct Breaker: Sendable {
     /// Whether a call would be stopped now.
     package func isStopping(at now: ContinuousClock.Instant) -> Bool { until.map { now < $0 } ?? false }
 
-    /// Reports how the call of a permit went. - Returns: the state, when it changed.
-    package mutating func record(success: Bool, _ permit: Permit, at now: ContinuousClock.Instant) -> State? {
+    /// Reports how the call of a permit went; nil: it says nothing of the endpoint's health (it was cancelled, or never
+    /// sent), and the permit is free again. - Returns: the state, when it changed.
+    package mutating func record(_ success: Bool?, _ permit: Permit, at now: ContinuousClock.Instant) -> State? {
         guard permit.generation == generation else { return nil }
-        failures = success ? 0 : failures + 1
         let before = state
-        if state == .halfOpen, success { move(to: .closed, until: nil) }
-        if !success, state == .halfOpen || failures >= threshold { move(to: .open, until: now + cooldown) }
+        switch (success, state) {
+        case (nil, .halfOpen): until = now
+        case (true?, .halfOpen): move(to: .closed, until: nil)
+        case (true?, _): failures = 0
+        case (false?, _):
+            failures += 1
+            if state == .halfOpen || failures >= threshold { move(to: .open, until: now + cooldown) }
+        case (nil, _): break
+        }
         return state == before ? nil : state
-    }
-
-    /// Reports a call that says nothing of the endpoint's health (it was cancelled, or never sent): the permit is free.
-    package mutating func release(_ permit: Permit, at now: ContinuousClock.Instant) {
-        if permit.generation == generation, state == .halfOpen { until = now }
     }
 
     private mutating func move(to next: State, until: ContinuousClock.Instant?) {

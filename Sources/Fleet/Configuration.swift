@@ -3,11 +3,12 @@ internal import Foundation
 package import Logging
 package import Redis
 
-/// A worker's settings, from the environment, read once at start.
+/// A worker's settings, from the environment, read once at start. Times are in seconds.
 package struct Configuration: Sendable {
     package enum Mode: String, Sendable, CaseIterable { case simulated, testnet, live }
     package enum LogFormat: String, Sendable, CaseIterable { case text, json }
-    package enum Switch: String, Sendable, CaseIterable { case on, off, yes, no }
+    private enum OnOff: String, CaseIterable { case on, off }
+    private enum YesNo: String, CaseIterable { case yes, no }
 
     /// All faults found, one a line.
     package struct Invalid: Error, CustomStringConvertible { package let description: String }
@@ -20,7 +21,6 @@ package struct Configuration: Sendable {
     /// Jobs in flight in a lane.
     package let concurrency: Int
     package let metricsPort: Int
-    /// In seconds.
     package let tickerResultTTL, orderResultTTL, cacheTTL, drainTimeout: Int
     package let usesLimits, allowsOrders: Bool
     package let logLevel: Logger.Level
@@ -31,8 +31,7 @@ package struct Configuration: Sendable {
     package init(_ environment: [String: String]) throws(Invalid) {
         var source = Source(environment: environment)
         mode = source.choice("FLEET_MODE", .simulated)
-        redis = source.redisURL()
-        kinds = source.list("FLEET_KINDS", Kind.self)
+        kinds = source.list("FLEET_KINDS")
         concurrency = source.number("FLEET_CONCURRENCY", 256, 1...100_000)
         metricsPort = source.number("FLEET_METRICS_PORT", 9464, 0...65_535)
         tickerResultTTL = source.number("FLEET_RESULT_TTL", 60, 1...31_536_000)
@@ -41,28 +40,28 @@ package struct Configuration: Sendable {
         drainTimeout = source.number("FLEET_DRAIN_TIMEOUT", 25, 0...3600)
         logLevel = source.choice("LOG_LEVEL", .info)
         logFormat = source.choice("LOG_FORMAT", .text)
-        usesLimits = source.choice("FLEET_LIMITS", Switch.on) == .on
-        allowsOrders = source.choice("FLEET_LIVE_ORDERS", Switch.no) == .yes || mode != .live
-        // Taken for the fleet-wide limiter and the bound on waiting jobs; a single worker needs neither.
+        usesLimits = source.choice("FLEET_LIMITS", OnOff.on) == .on
+        allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
+        // Known names of the contract that one worker alone has no use for.
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         _ = source.text("FLEET_EGRESS")
-        if !usesLimits, mode != .simulated {
-            source.fault("FLEET_LIMITS", "off", "off in FLEET_MODE=simulated only")
-        }
-        let served = source.list("FLEET_EXCHANGES", Exchange.self)
+        if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
+        let served: [Exchange] = source.list("FLEET_EXCHANGES")
         let tier = source.choice("KRAKEN_TIER", Kraken.Tier.starter)
-        let (binance, bybit, kraken) = (
-            source.access(.binance, mode, served), source.access(.bybit, mode, served),
-            source.access(.kraken, mode, served)
-        )
+        let binance = source.access(.binance, mode, "https://api.binance.com", "https://testnet.binance.vision", served)
+        let bybit = source.access(.bybit, mode, "https://api.bybit.com", "https://api-testnet.bybit.com", served)
+        let kraken = source.access(.kraken, mode, "https://api.kraken.com", nil, served)
         let all: [any ExchangeAPI] = [
-            Binance(baseURL: binance.url, credentials: binance.key),
-            Bybit(baseURL: bybit.url, credentials: bybit.key),
+            Binance(baseURL: binance.url, credentials: binance.key), Bybit(baseURL: bybit.url, credentials: bybit.key),
             Kraken(baseURL: kraken.url, credentials: kraken.key, tier: tier),
         ]
         apis = all.filter { served.contains($0.exchange) }
+        let redis = source.redisURL()
         source.refuseUnknown()
-        guard source.faults.isEmpty else { throw Invalid(description: source.faults.joined(separator: "\n")) }
+        guard let redis, source.faults.isEmpty else {
+            throw Invalid(description: source.faults.joined(separator: "\n"))
+        }
+        self.redis = redis
     }
 }
 
@@ -98,12 +97,12 @@ private struct Source {
         return standard
     }
 
-    mutating func list<Value: RawRepresentable & CaseIterable>(_ name: String, _: Value.Type) -> [Value]
+    mutating func list<Value: RawRepresentable & CaseIterable>(_ name: String) -> [Value]
     where Value.RawValue == String {
         guard let text = text(name) else { return Array(Value.allCases) }
         let names = text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
-        for name in names where Value(rawValue: name) == nil {
-            fault("FLEET_\(Value.self)s".uppercased(), name, Value.allCases.map(\.rawValue).joined(separator: ", "))
+        if names.isEmpty || names.contains(where: { Value(rawValue: $0) == nil }) {
+            fault(name, text, "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
         }
         return Value.allCases.filter { names.contains($0.rawValue) }
     }
@@ -112,65 +111,50 @@ private struct Source {
     mutating func secret(_ name: String) -> String? {
         if let value = text(name) { return value }
         guard let path = text(name + "_FILE") else { return nil }
-        if let text = try? String(contentsOfFile: path, encoding: .utf8) {
-            return text.trimmingCharacters(in: .whitespacesAndNewlines)
-        }
-        fault(name + "_FILE", path, "a file that can be read")
-        return nil
+        let content = try? String(contentsOfFile: path, encoding: .utf8)
+        if content == nil { fault(name + "_FILE", path, "a file that can be read") }
+        return content?.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
-    mutating func redisURL() -> RedisURL {
+    mutating func redisURL() -> RedisURL? {
         do throws(RedisError) { return try RedisURL(text("REDIS_URL") ?? "redis://127.0.0.1:6379") } catch {
             faults.append(error.message)
-            return .local
-        }
-    }
-
-    mutating func credentials(_ exchange: Exchange, _ mode: Configuration.Mode) -> Credentials? {
-        let name = exchange.rawValue.uppercased()
-        switch (secret(name + "_KEY"), secret(name + "_SECRET")) {
-        case (let key?, let secret?): return Credentials(key: key, secret: secret)
-        case (nil, nil):
-            return mode == .simulated ? .simulated(exchange) : nil
-        default:
-            faults.append("\(name)_KEY and \(name)_SECRET: only one of them is set; expected both or neither")
             return nil
         }
     }
 
+    /// The address and key of an exchange in this mode.
     mutating func access(
-        _ exchange: Exchange, _ mode: Configuration.Mode, _ served: [Exchange]
+        _ exchange: Exchange, _ mode: Configuration.Mode, _ live: String, _ testnet: String?, _ served: [Exchange]
     ) -> (url: String, key: Credentials?) {
-        (baseURL(exchange, mode, served), credentials(exchange, mode))
-    }
-
-    mutating func baseURL(_ exchange: Exchange, _ mode: Configuration.Mode, _ served: [Exchange]) -> String {
-        let name = exchange.rawValue.uppercased() + "_URL"
+        let name = exchange.rawValue.uppercased()
         let simulator = text("FLEET_SIMULATOR_URL") ?? "http://127.0.0.1:8900"
         let standard: String? =
-            switch (mode, exchange) {
-            case (.simulated, _): simulator + "/" + exchange.rawValue
-            case (.testnet, .binance): "https://testnet.binance.vision"
-            case (.testnet, .bybit): "https://api-testnet.bybit.com"
-            case (.testnet, .kraken): nil
-            case (.live, .binance): "https://api.binance.com"
-            case (.live, .bybit): "https://api.bybit.com"
-            case (.live, .kraken): "https://api.kraken.com"
+            switch mode {
+            case .live: live
+            case .testnet: testnet
+            case .simulated: "\(simulator)/\(exchange.rawValue)"
             }
-        let url = text(name) ?? standard
-        if url == nil, served.contains(exchange) {
-            faults.append("\(name): Kraken has no spot testnet; set it, or leave kraken out of FLEET_EXCHANGES")
+        let url = text(name + "_URL") ?? standard
+        let isAddress = url.flatMap(URL.init(string:)).map { ["http", "https"].contains($0.scheme) && $0.host != nil }
+        if served.contains(exchange), isAddress != true {
+            let expected =
+                "an http:// or https:// address (\(exchange.rawValue) has no address of its own in \(mode) mode)"
+            fault(
+                text(name + "_URL") == nil && mode == .simulated ? "FLEET_SIMULATOR_URL" : name + "_URL", url ?? "",
+                expected)
         }
-        guard let url else { return "" }
-        if !["http", "https"].contains(URL(string: url)?.scheme) || URL(string: url)?.host == nil {
-            fault(text(name) == nil ? "FLEET_SIMULATOR_URL" : name, url, "an http:// or https:// address")
-        }
-        return url.hasSuffix("/") ? String(url.dropLast()) : url
+        let (key, secret) = (secret(name + "_KEY"), secret(name + "_SECRET"))
+        if (key == nil) != (secret == nil) { faults.append("\(name)_KEY and \(name)_SECRET: expected both or neither") }
+        let given = key.flatMap { key in secret.map { Credentials(key: key, secret: $0) } }
+        let base = url.map { $0.hasSuffix("/") ? String($0.dropLast()) : $0 } ?? ""
+        return (base, given ?? (mode == .simulated ? .simulated(exchange) : nil))
     }
 
     mutating func refuseUnknown() {
         for name in environment.keys.sorted() where name.hasPrefix("FLEET_") && !known.contains(name) {
-            faults.append("\(name): there is no such setting; the names are \(known.sorted().joined(separator: ", "))")
+            let names = known.sorted().filter { $0.hasPrefix("FLEET_") }.joined(separator: ", ")
+            faults.append("\(name): there is no such setting; expected one of \(names)")
         }
     }
 }
@@ -179,8 +163,8 @@ extension Credentials {
     /// What simulator and workers share when no keys are given.
     package static func simulated(_ exchange: Exchange) -> Credentials {
         let secret = "sim-\(exchange.rawValue)-secret"
+        let isBase64 = exchange == .kraken
         return Credentials(
-            key: "sim-\(exchange.rawValue)-key",
-            secret: exchange == .kraken ? Data(secret.utf8).base64EncodedString() : secret)
+            key: "sim-\(exchange.rawValue)-key", secret: isBase64 ? Data(secret.utf8).base64EncodedString() : secret)
     }
 }

@@ -1,13 +1,24 @@
 package import Exchanges
 package import Logging
 internal import Metrics
+internal import Redis
 internal import ServiceLifecycle
+
+/// A job that is refused before anything is sent.
+package struct Refusal: Error {
+    package let code, message: String
+
+    package init(code: String, _ message: String) { (self.code, self.message) = (code, message) }
+}
+
+/// The job's deadline passed before it was executed.
+struct JobExpired: Error {}
 
 /// One exchange as a lane sees it: every request passes breaker and limiter, is stamped with the exchange's clock or a
 /// nonce, and its answer is judged.
 @LaneActor
 package final class ExchangeSession {
-    package let api: any ExchangeAPI
+    package nonisolated let api: any ExchangeAPI
     private let http: HTTPClient
     private let nowMs: @Sendable () -> Int64
     private let nextNonce: @LaneActor () async throws(ExchangeError) -> UInt64
@@ -20,48 +31,46 @@ package final class ExchangeSession {
     private var instruments: [String: Instrument] = [:]
     private var instrumentsLoadedMs: Int64 = 0
     private let noncedCalls = Turnstile()
-    private let instrumentLoads = Turnstile()
+    private let instrumentLoads = SingleFlight<Exchange, Void>()
 
     package init(
         api: any ExchangeAPI, http: HTTPClient, usesLimits: Bool, metrics: LaneMetrics, log: Logger,
         nowMs: @escaping @Sendable () -> Int64, nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64
     ) {
-        self.api = api
-        self.http = http
-        self.nowMs = nowMs
-        self.nextNonce = nextNonce
-        self.metrics = metrics
-        self.log = log
+        (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
+        (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
         limiter = usesLimits ? Limiter(api.limits, at: .now) : nil
     }
 
     /// Whether calls of this class are stopped for now, so that jobs that need them had better wait in their stream.
     package func isStopped(trading: Bool) -> Bool { breakers[trading]?.isStopping(at: .now) ?? false }
 
-    /// The market of a unified symbol, nil when the exchange has none. The list is fetched at first use and kept for an
-    /// hour; a symbol that is not in it has it fetched again, at most once a minute.
-    package func instrument(_ symbol: String, for job: Job?) async throws -> Instrument? {
-        try await instrumentLoads.pass { [self] in
-            let age = nowMs() - instrumentsLoadedMs
-            let isKnown = instruments[symbol] != nil
-            guard age > 3_600_000 || (!isKnown && age > 60_000) else { return }
-            guard case .instruments(let list) = try await perform(.instruments, for: job) else { return }
-            instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-            instrumentsLoadedMs = nowMs()
+    /// The market of a unified symbol. The list is fetched at first use and kept for an hour; for a symbol that is not
+    /// in it, it is fetched again, at most once a minute. - Throws: `Refusal` when the exchange has no such market.
+    package func instrument(_ symbol: String) async throws -> Instrument {
+        let age = nowMs() - instrumentsLoadedMs
+        if age > 3_600_000 || (instruments[symbol] == nil && age > 60_000) {
+            try await instrumentLoads.join(api.exchange) { [self] in
+                guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
+                instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
+                instrumentsLoadedMs = nowMs()
+            }
         }
-        return instruments[symbol]
+        if let instrument = instruments[symbol] { return instrument }
+        throw Refusal(code: "unknown_symbol", "symbol: '\(symbol)'; expected a market of \(api.exchange.rawValue)")
     }
 
     /// Sends a call and returns the exchange's answer. A wrong clock or nonce is set right and the call sent again: the
     /// exchange has not executed it.
-    /// - Parameters:
-    ///   - job: whose deadline holds; nil: none.
-    ///   - mayPause: whether a stopping worker gives up waiting for breaker and limiter (`CancellationError`).
+    /// The deadline of `job` holds; with `mayStop` a stopping worker gives up waiting for breaker and limiter.
     /// - Throws: `ExchangeError`; `JobExpired`; `CancellationError` before anything was sent.
-    package func perform(_ call: Call, for job: Job?, mayPause: Bool = true) async throws -> Answer {
+    package func perform(_ call: Call, for job: Job?, mayStop: Bool = true) async throws -> Answer {
         for attempt in 1... {
             do {
-                return try await admitted(call, for: job, mayPause)
+                guard api.exchange == .kraken, call.isPrivate else { return try await sent(call, for: job, mayStop) }
+                // Nonces must arrive in order, and requests overtake each other: one nonced call at a time. A late one
+                // of another worker is refused as an invalid nonce, not executed, and sent again with a new one.
+                return try await noncedCalls.pass { [self] in try await sent(call, for: job, mayStop) }
             } catch let error as ExchangeError where error.verdict == .resync && attempt < 8 {
                 clockOffsetMs = nil
                 log.info("sending again", metadata: ["reason": "\(error.message)", "attempt": "\(attempt)"])
@@ -70,88 +79,86 @@ package final class ExchangeSession {
         throw CancellationError()
     }
 
-    private func admitted(_ call: Call, for job: Job?, _ mayPause: Bool) async throws -> Answer {
-        // Nonces must arrive in order, and requests of one process overtake each other: one nonced call at a time.
-        // Between processes a late one is refused as an invalid nonce, not executed, and sent again with a new one.
-        guard api.exchange == .kraken, call.isPrivate else { return try await sent(call, for: job, mayPause) }
-        return try await noncedCalls.pass { [self] in try await sent(call, for: job, mayPause) }
-    }
-
-    private func sent(_ call: Call, for job: Job?, _ mayPause: Bool) async throws -> Answer {
-        if call.isPrivate, clockOffsetMs == nil { try await synchronizeClock(for: job, mayPause) }
-        let permit = try await admission(call, for: job, mayPause)
-        var nonce: UInt64 = 0
-        let request: HTTPRequest
-        do {
-            if api.exchange == .kraken, call.isPrivate { nonce = try await nextNonce() }
-            request = try api.request(call, Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce))
-        } catch {
-            breakers[call.isPrivate]?.release(permit, at: .now)
-            throw error
+    private func sent(_ call: Call, for job: Job?, _ mayStop: Bool) async throws -> Answer {
+        if call.isPrivate, clockOffsetMs == nil {
+            do { _ = try await sent(.time, for: job, mayStop) } catch let error as ExchangeError {
+                // Whatever became of this request, the one it was made for has not been sent.
+                throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
+            }
         }
-        let start = ContinuousClock.now
+        let permit = try await admission(call, for: job, mayStop)
+        // Nil until there is an answer: nothing was learnt of the exchange's health.
+        var isHealthy: Bool?
+        defer { report(isHealthy, call, permit) }
+        let nonce = api.exchange == .kraken && call.isPrivate ? try await nextNonce() : 0
+        let stamp = Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce)
+        let request = try api.request(call, stamp)
+        let (start, sentMs) = (ContinuousClock.now, nowMs())
         do {
             let response = try await http.send(request)
-            metrics.requestDuration.record(duration: start.duration(to: .now))
+            let duration = start.duration(to: .now)
+            metrics.requestDuration.record(duration: duration)
             let answer = try api.answer(to: call, response)
-            record(success: true, call, permit)
-            metrics.requested("ok")
+            if case .time(let theirs) = answer { clockOffsetMs = theirs - (sentMs + response.receivedMs) / 2 }
+            isHealthy = duration < .seconds(5)
+            metrics.requests["ok"]?.increment()
             return answer
         } catch let error as HTTPError {
-            if error.kind == .cancelled {
-                breakers[call.isPrivate]?.release(permit, at: .now)
-            } else {
-                record(success: false, call, permit)
-            }
-            metrics.requested("no_answer")
-            let isSent = error.kind != .notSent
-            throw ExchangeError(
-                isSent ? .unknown : .wait, code: "exchange_unreachable", error.description, mayHaveExecuted: isSent)
+            isHealthy = error.kind == .cancelled ? nil : false
+            metrics.requests["no_answer"]?.increment()
+            let verdict: Verdict = error.kind == .notSent ? .wait : .unknown
+            throw ExchangeError(verdict, code: "exchange_unreachable", error.description)
         } catch let error as ExchangeError {
-            record(success: error.verdict != .unknown, call, permit)
-            metrics.requested(error.verdict.rawValue)
+            isHealthy = !error.mayHaveExecuted || error.verdict == .dup
+            metrics.requests[error.verdict.rawValue]?.increment()
             if error.verdict == .wait, let pause = error.retryAfter { limiter?.close(for: pause, at: .now) }
             throw error
         }
     }
 
     /// Waits for breaker and limiter. The deadline is looked at after every wait, so just before the request too.
-    private func admission(_ call: Call, for job: Job?, _ mayPause: Bool) async throws -> Breaker.Permit {
+    private func admission(_ call: Call, for job: Job?, _ mayStop: Bool) async throws -> Breaker.Permit {
         while true {
             if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-            let now = ContinuousClock.now
-            if let permit = breakers[call.isPrivate]?.permit(at: now) {
-                guard let wait = limiter?.take(api.cost(of: call), at: now) else { return permit }
-                breakers[call.isPrivate]?.release(permit, at: now)
-                try await pause(for: wait, mayPause)
-            } else {
-                try await pause(for: .milliseconds(100), mayPause)
+            var wait = Duration.milliseconds(100)
+            if let permit = breakers[call.isPrivate]?.permit(at: .now) {
+                guard let limited = limiter?.take(api.cost(of: call), at: .now) else { return permit }
+                wait = limited
+                report(nil, call, permit)
             }
+            try await pause(for: wait, mayStop)
         }
     }
 
-    /// - Throws: `CancellationError` when the worker stops and `mayPause`.
-    package func pause(for duration: Duration, _ mayPause: Bool = true) async throws {
-        guard mayPause else { return try await Task.sleep(for: duration) }
+    /// - Throws: `CancellationError` when the worker stops and `mayStop`.
+    package func pause(for duration: Duration, _ mayStop: Bool = true) async throws {
+        guard mayStop else { return try await Task.sleep(for: duration) }
         if Task.isShuttingDownGracefully { throw CancellationError() }
         try await cancelWhenGracefulShutdown { try await Task.sleep(for: duration) }
     }
 
-    private func synchronizeClock(for job: Job?, _ mayPause: Bool) async throws {
-        let before = nowMs()
-        guard case .time(let theirs) = try await perform(.time, for: job, mayPause: mayPause) else { return }
-        clockOffsetMs = theirs - (before + nowMs()) / 2
-    }
-
-    private func record(success: Bool, _ call: Call, _ permit: Breaker.Permit) {
-        guard let state = breakers[call.isPrivate]?.record(success: success, permit, at: .now) else { return }
-        metrics.breaker(trading: call.isPrivate, isOpen: state != .closed)
+    private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {
+        guard let state = breakers[call.isPrivate]?.record(isHealthy, permit, at: .now) else { return }
+        metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
         log.warning("breaker", metadata: ["class": call.isPrivate ? "trading" : "market", "state": "\(state)"])
     }
 }
 
-/// The job's deadline passed before it was executed.
-package struct JobExpired: Error {}
+/// Lets those who ask for one thing at the same time share one answer, or one failure.
+@LaneActor
+final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
+    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>, Never>]] = [:]
+
+    /// Joins the call for the key that is under way, else makes it.
+    func join(_ key: Key, _ call: @LaneActor () async throws -> Value) async throws -> Value {
+        if waiters[key] != nil { return try await withCheckedContinuation { waiters[key]?.append($0) }.get() }
+        waiters[key] = []
+        var result: Result<Value, any Error> = .failure(CancellationError())
+        defer { for waiter in waiters.removeValue(forKey: key) ?? [] { waiter.resume(returning: result) } }
+        do { result = .success(try await call()) } catch { result = .failure(error) }
+        return try result.get()
+    }
+}
 
 /// Lets one caller through at a time, in the order they came.
 @LaneActor
@@ -162,10 +169,8 @@ final class Turnstile {
     func pass<Value: Sendable>(_ body: @LaneActor () async throws -> Value) async rethrows -> Value {
         if isTaken { await withCheckedContinuation { waiters.append($0) } }
         isTaken = true
-        defer {
-            // Handed on directly, so that a newcomer cannot slip in between.
-            if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() }
-        }
+        // Handed on directly, so that a newcomer cannot slip in between.
+        defer { if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() } }
         return try await body()
     }
 }

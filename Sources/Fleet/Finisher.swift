@@ -19,7 +19,7 @@ package final class Finisher {
     /// Jobs a transaction: beyond a hundred or so a larger one saves nothing.
     private let batch = 256
 
-    /// - Parameter isWritten: called for each job once it is off its stream.
+    /// `isWritten` is called for each job once it is off its stream.
     package init(redis: RedisClient, keys: Keys, log: Logger, isWritten: @escaping @LaneActor (Job) -> Void) {
         self.redis = redis
         self.keys = keys

@@ -21,13 +21,15 @@ package final class Lane {
     private let orders: Orders
     private lazy var finisher = Finisher(redis: writing, keys: keys, log: log) { [unowned self] in release($0) }
     private let freed = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-    private var inHand = 0
+    /// The entries read and not yet off their stream.
+    private var inHand: [Kind: Set<String>] = [:]
+    private var inHandCount: Int { inHand.values.reduce(0) { $0 + $1.count } }
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     private var unreadable: [Kind: ContinuousClock.Instant] = [:]
+    private var hasGroups = false
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
     package var isReady: Bool { reading.isConnected && writing.isConnected && hasGroups }
-    private var hasGroups = false
 
     package init(
         api: any ExchangeAPI, consumer: String, configuration: Configuration, http: HTTPClient, log: Logger,
@@ -76,20 +78,23 @@ package final class Lane {
             group.addTask { await self.writing.run() }
             group.addTask { await self.finisher.run() }
             await withDiscardingTaskGroup { jobs in
+                var trouble: String?
                 while !Task.isShuttingDownGracefully, !Task.isCancelled {
                     turnedAt = .now
                     do {
                         try await turn(&jobs)
+                        if trouble != nil, hasGroups { log.info("reading again") }
+                        trouble = hasGroups ? nil : trouble
                     } catch {
-                        guard !(error is CancellationError) else { continue }
-                        log.warning("not read", metadata: ["error": "\(error)"])
+                        if trouble != "\(error)" { log.warning("not reading", metadata: ["error": "\(error)"]) }
+                        trouble = "\(error)"
                         hasGroups = false
-                        try? await Task.sleep(for: Retry.delay(0))
+                        try? await Task.sleep(for: .milliseconds(200))
                     }
                 }
             }
             var slots = freed.stream.makeAsyncIterator()
-            while inHand > 0, !Task.isCancelled { _ = await slots.next() }
+            while inHandCount > 0, !Task.isCancelled { _ = await slots.next() }
             await leave()
             group.cancelAll()
         }
@@ -100,81 +105,96 @@ package final class Lane {
     private func turn(_ jobs: inout DiscardingTaskGroup) async throws {
         guard reading.isConnected, writing.isConnected else {
             hasGroups = false
-            return try await pause(.milliseconds(50))
+            return try await Task.sleep(for: .milliseconds(50))
         }
-        if !hasGroups { try await createGroups() }
+        if !hasGroups {
+            try await createGroups()
+            // Entries that were delivered to us over a connection that broke before they arrived.
+            for kind in configuration.kinds { _ = try await take(read([kind], "0", count: 1000), kind, &jobs) }
+        }
         let kinds = configuration.kinds.filter { kind in
             !session.isStopped(trading: kind.isTrading) && (unreadable[kind].map { $0 < .now } ?? true)
+                && room(kind) > 0
         }
-        let free = configuration.concurrency - inHand
-        guard !kinds.isEmpty, free >= kinds.count else { return try await pause(.milliseconds(20)) }
-        let counts = shares(of: free, kinds)
-        let replies = await reading.pipeline(zip(kinds, counts).map { read($0, count: $1, block: nil) })
-        let hasRead = try take(zip(kinds, replies), &jobs)
+        guard !kinds.isEmpty else { return try await Task.sleep(for: .milliseconds(20)) }
+        let isRoomy = room(.refreshCache) >= kinds.count
+        var hasRead = false
+        if isRoomy {
+            let replies = await reading.pipeline(kinds.map { read([$0], ">", count: share($0, of: kinds)) })
+            for (kind, reply) in zip(kinds, replies) where try start(reply, kind, &jobs) { hasRead = true }
+        } else {
+            for kind in kinds where room(kind) > 0 {
+                if try await take(read([kind], ">", count: 1), kind, &jobs) { hasRead = true }
+            }
+        }
         guard !hasRead else { return }
         // Nothing waits: the first job of any stream ends the next read.
         let idle = kinds.filter { unreadable[$0] == nil }
-        guard !idle.isEmpty else { return try await pause(.milliseconds(200)) }
-        let reply = await reading.pipeline([read(idle, count: 1, block: 1000)], timeout: .seconds(6))
-        _ = try take(reply.map { (idle[0], $0) }, &jobs)
+        guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(20)) }
+        _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
     }
 
-    /// How many jobs of each kind to take when `free` slots are left: cancels and orders first, tickers the bulk.
-    private func shares(of free: Int, _ kinds: [Kind]) -> [Int] {
-        let share = max(1, free / 8)
-        let others = kinds.count - (kinds.contains(.fetchTicker) ? 1 : 0)
-        return kinds.map { $0 == .fetchTicker ? max(1, free - share * others) : share }
+    /// Slots that jobs of the kind may fill now: an eighth of all is kept for cancels, another for cancels and orders.
+    private func room(_ kind: Kind) -> Int {
+        let kept = kind == .cancelOrder ? 0 : kind == .submitOrder ? 1 : 2
+        return configuration.concurrency - kept * (configuration.concurrency / 8) - inHandCount
     }
 
-    private func read(_ kind: Kind, count: Int, block: Int?) -> RedisCommand { read([kind], count: count, block: block) }
-
-    private func read(_ kinds: [Kind], count: Int, block: Int?) -> RedisCommand {
-        var arguments: [RedisArgument] = [
-            "XREADGROUP", "GROUP", .text(Keys.group), .text(consumer), "COUNT", .int(count),
-        ]
-        if let block { arguments += ["BLOCK", .int(block)] }
-        return RedisCommand(
-            arguments + ["STREAMS"] + kinds.map { .text(keys.jobs($0)) } + kinds.map { _ in ">" })
+    /// How many jobs of the kind to read in one go, so that all kinds together stay within the slots: tickers the bulk.
+    private func share(_ kind: Kind, of kinds: [Kind]) -> Int {
+        let room = room(.refreshCache)
+        let share = max(1, room / 8)
+        return kind == .fetchTicker ? max(1, room - share * (kinds.count - 1)) : share
     }
 
-    /// Starts the jobs of the replies. - Returns: whether there were any.
-    private func take(
-        _ replies: some Sequence<(Kind, RedisValue)>, _ jobs: inout DiscardingTaskGroup
-    ) throws(RedisError) -> Bool {
-        let before = inHand
-        for (kind, reply) in replies {
-            if case .server(let word)? = reply.error?.code {
-                if word == "NOGROUP" || word == "UNBLOCKED" {
-                    hasGroups = false
-                } else if word == "WRONGTYPE" {
-                    if unreadable[kind] == nil {
-                        log.error("not a stream", metadata: ["key": "\(keys.jobs(kind))", "expected": "stream"])
-                    }
-                    unreadable[kind] = .now + .seconds(5)
-                } else {
-                    _ = try reply.get()
-                }
-                continue
-            }
-            for stream in try reply.get().array ?? [] {
-                guard let parts = stream.array, parts.count == 2, let key = parts[0].text,
-                    let kind = Kind.allCases.first(where: { keys.jobs($0) == key })
-                else { throw RedisError(.malformedReply, "XREADGROUP: a stream and its entries were expected") }
-                unreadable[kind] = nil
-                for entry in parts[1].array ?? [] {
-                    guard let pair = entry.array, pair.count == 2, let id = pair[0].text else { continue }
-                    start(Job(exchange: exchange, kind: kind, entryId: id, fields: pair[1].array ?? []), &jobs)
-                }
+    private func read(_ kinds: [Kind], _ from: String, count: Int, block: Int? = nil) -> RedisCommand {
+        let head: [RedisArgument] = ["XREADGROUP", "GROUP", .text(Keys.group), .text(consumer), "COUNT", .int(count)]
+        let wait: [RedisArgument] = block.map { ["BLOCK", .int($0)] } ?? []
+        return RedisCommand(head + wait + ["STREAMS"]) + kinds.map(keys.jobs) + kinds.map { _ in from }
+    }
+
+    private func take(_ command: RedisCommand, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws -> Bool {
+        // Longer than the read that blocks for a second.
+        try start(await reading.pipeline([command], timeout: .seconds(6))[0], kind, &jobs)
+    }
+
+    /// Starts the jobs of a reply; `kind` is the one whose stream a fault concerns. Returns whether there were any.
+    private func start(_ reply: RedisValue, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) throws(RedisError) -> Bool
+    {
+        if reply.error?.code == .server("NOGROUP") || reply.error?.code == .server("UNBLOCKED") {
+            hasGroups = false
+            return false
+        }
+        if reply.error?.code == .server("WRONGTYPE") {
+            if unreadable[kind] == nil { log.error("not a stream", metadata: ["key": "\(keys.jobs(kind))"]) }
+            unreadable[kind] = .now + .seconds(2)
+            return false
+        }
+        let streams = try reply.get().array ?? []
+        unreadable[kind] = nil
+        var hasStarted = false
+        for stream in streams {
+            guard let parts = stream.array, parts.count == 2, let key = parts[0].text,
+                let kind = Kind.allCases.first(where: { keys.jobs($0) == key })
+            else { throw RedisError(.malformedReply, "XREADGROUP: a stream and its entries were expected") }
+            for entry in parts[1].array ?? [] {
+                guard let pair = entry.array, pair.count == 2, let id = pair[0].text,
+                    inHand[kind, default: []].insert(id).inserted
+                else { continue }
+                hasStarted = true
+                start(Job(exchange: exchange, kind: kind, entryId: id, fields: pair[1].array ?? []), &jobs)
             }
         }
-        return inHand > before
+        return hasStarted
     }
 
     private func createGroups() async throws(RedisError) {
         try await FunctionLibrary.load(into: writing)
         for kind in configuration.kinds {
             do throws(RedisError) {
-                _ = try await writing.send(["XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM"])
+                _ = try await writing.send([
+                    "XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM",
+                ])
             } catch {
                 guard error.code == .server("BUSYGROUP") || error.code == .server("WRONGTYPE") else { throw error }
             }
@@ -182,20 +202,17 @@ package final class Lane {
         hasGroups = true
     }
 
-    private func pause(_ duration: Duration) async throws { try await Task.sleep(for: duration) }
-
     // MARK: - Running
 
     private func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
-        inHand += 1
-        metrics.inHand.record(inHand)
+        metrics.inHand.record(inHandCount)
         let startedMs = nowMs()
-        metrics.queueWait(job.kind, milliseconds: startedMs - job.enqueuedMs)
+        metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
             let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
         {
-            metrics.answered(.l1)
+            metrics.answers[.l1]?.increment()
             return finish(job, .ok(found.json, source: "l1"), attempt: 1, startedMs)
         }
         jobs.addTask { await self.run(job, startedMs) }
@@ -209,7 +226,8 @@ package final class Lane {
             } catch let error as Refusal {
                 return finish(job, .ended(.rejected, code: error.code, error.message), attempt: attempt, startedMs)
             } catch is JobExpired {
-                let expired = Outcome.ended(.expired, code: "deadline", "the deadline passed before the job was executed")
+                let expired = Outcome.ended(
+                    .expired, code: "deadline", "the deadline passed before the job was executed")
                 return finish(job, expired, attempt: attempt, startedMs)
             } catch let error as ExchangeError {
                 let isFinal = error.verdict == .permanent || error.verdict == .auth
@@ -218,8 +236,12 @@ package final class Lane {
                 }
                 let wait = max(error.retryAfter ?? .zero, Retry.delay(attempt - 1))
                 guard (try? await session.pause(for: wait)) != nil else { return handBack(job) }
-            } catch is RedisError {
-                // Nothing was sent, or the journal knows: the job begins anew when Redis is back.
+            } catch let error as RedisError {
+                // Nothing was sent, or the journal knows: the job begins anew when Redis is well. A key of another type
+                // stays as it is, though.
+                if error.code == .server("WRONGTYPE"), attempt >= job.maxAttempts {
+                    return finish(job, .ended(.failed, code: "redis", error.message), attempt: attempt, startedMs)
+                }
                 guard (try? await session.pause(for: Retry.delay(attempt - 1))) != nil else { return handBack(job) }
             } catch {
                 return handBack(job)
@@ -229,23 +251,24 @@ package final class Lane {
 
     private func outcome(of job: Job) async throws -> Outcome {
         switch job.work {
-        case .malformed(let sentence): throw Refusal(code: "malformed_job", message: sentence)
+        case .malformed(let sentence): throw Refusal(code: "malformed_job", sentence)
         case .fetchTicker(let symbol, let maxAgeMs):
             let (found, source) = try await tickers.fetch(symbol, maxAgeMs: maxAgeMs, for: job)
-            metrics.answered(source)
+            metrics.answers[source]?.increment()
             return .ok(found.json, source: source.rawValue)
         case .refreshCache(let symbols):
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
             return .ok(#"{"refreshed":\#(refreshed),"failed":{\#(reasons.joined(separator: ","))}}"#)
-        case .submitOrder(let fields): return try await orders.submit(fields, job)
+        case .submitOrder(let order): return try await orders.submit(order, job)
         case .cancelOrder(let orderId, let symbol): return try await orders.cancel(orderId, symbol, job)
         }
     }
 
     private func finish(_ job: Job, _ outcome: Outcome, attempt: Int, _ startedMs: Int64) {
         let finishedMs = nowMs()
-        metrics.finished(job.kind, outcome.status, milliseconds: finishedMs - startedMs)
+        metrics.jobs[job.kind]?[outcome.status]?.increment()
+        metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
         if outcome.status != .ok {
             log.info("job ended", metadata: job.metadata.merging(["outcome": "\(outcome.json)"]) { $1 })
         }
@@ -262,8 +285,8 @@ package final class Lane {
     }
 
     private func release(_ job: Job) {
-        inHand -= 1
-        metrics.inHand.record(inHand)
+        inHand[job.kind]?.remove(job.entryId)
+        metrics.inHand.record(inHandCount)
         freed.continuation.yield()
     }
 

@@ -9,10 +9,9 @@ package struct Outcome: Sendable {
     package let status: Status
     package let json: String
 
-    /// - Parameter data: a whole JSON value.
+    /// `data` is a whole JSON value.
     package static func ok(_ data: String, source: String? = nil) -> Outcome {
-        Outcome(
-            status: .ok, json: #""status":"ok","data":\#(data)"# + (source.map { #","source":"\#($0)""# } ?? ""))
+        Outcome(status: .ok, json: #""status":"ok","data":\#(data)"# + (source.map { #","source":"\#($0)""# } ?? ""))
     }
 
     package static func ended(
@@ -28,42 +27,27 @@ package struct Outcome: Sendable {
         ended(status, code: error.code, error.message, exchangeCode: error.exchangeCode)
     }
 
-    package init(status: Status, json: String) {
-        self.status = status
-        self.json = json
-    }
-
     /// Takes up an outcome that was written before, e.g. in an order's journal.
-    package init?(json: String) {
-        let found = Status.allCases.first { json.hasPrefix(#""status":"\#($0.rawValue)""#) }
-        guard let found else { return nil }
-        self.init(status: found, json: json)
+    package static func written(_ json: String) -> Outcome? {
+        Status.allCases.first { json.hasPrefix(#""status":"\#($0.rawValue)""#) }.map { Outcome(status: $0, json: json) }
     }
 
     /// The whole result object of the contract. Times are unix milliseconds.
     package func result(of job: Job, attempt: Int, worker: String, startedMs: Int64, finishedMs: Int64) -> String {
         let trace = job.traceparent.map { #","traceparent":"\#($0)""# } ?? ""
         return #"{"id":"\#(job.id)","kind":"\#(job.kind.rawValue)","exchange":"\#(job.exchange.rawValue)",\#(json)"#
-            + #","attempt":\#(attempt),"worker":"\#(worker)","enqueued_ms":\#(job.enqueuedMs)"#
+            + #","attempt":\#(attempt),"worker":\#(quoted(worker)),"enqueued_ms":\#(job.enqueuedMs)"#
             + #","started_ms":\#(startedMs),"finished_ms":\#(finishedMs)\#(trace)}"#
     }
 }
 
 /// The text as a JSON string.
 package func quoted(_ text: String) -> String {
-    var out = "\""
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "\"": out += "\\\""
-        case "\\": out += "\\\\"
-        case "\u{0}"..<" ": out += "\\u00" + Signing.hex([UInt8(scalar.value)])
-        default: out.unicodeScalars.append(scalar)
-        }
-    }
-    return out + "\""
+    let isPlain = text.utf8.allSatisfy { $0 >= 32 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+    return isPlain ? "\"\(text)\"" : json(text)
 }
 
-/// A ticker or an order as the contract's JSON object, nil members left out.
+/// A value as JSON, member names in snake case, nil members left out: a ticker or an order as the contract has it.
 func json(_ value: some Encodable) -> String {
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase

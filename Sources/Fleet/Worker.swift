@@ -63,7 +63,8 @@ package struct Worker: Sendable {
             configuration: .init(address: .hostname("0.0.0.0", port: configuration.metricsPort)),
             onServerRunning: { [log] channel in
                 log.info("metrics served", metadata: ["port": "\(channel.localAddress?.port ?? 0)"])
-            }, eventLoopGroupProvider: .shared(LaneActor.group), logger: Logger(label: "http") { _ in SwiftLogNoOpLogHandler() })
+            }, eventLoopGroupProvider: .shared(LaneActor.group),
+            logger: Logger(label: "http") { _ in SwiftLogNoOpLogHandler() })
     }
 
     @LaneActor

@@ -3,16 +3,10 @@ package struct Backoff: Sendable {
     package let base: Duration
     package let cap: Duration
 
-    package init(base: Duration, cap: Duration) {
-        self.base = base
-        self.cap = cap
-    }
+    package init(base: Duration, cap: Duration) { (self.base, self.cap) = (base, cap) }
 
     /// The wait before retry number `attempt`, counted from 0.
-    package func delay(
-        attempt: Int, using random: inout some RandomNumberGenerator
-    ) -> Duration {
-        let bound = min(base * (1 << min(attempt, 20)), cap)
-        return bound * Double.random(in: 0...1, using: &random)
+    package func delay(attempt: Int, using random: inout some RandomNumberGenerator) -> Duration {
+        min(base * (1 << min(attempt, 20)), cap) * Double.random(in: 0...1, using: &random)
     }
 }

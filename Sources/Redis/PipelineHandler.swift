@@ -75,10 +75,12 @@ final class PipelineHandler: ChannelInboundHandler {
     }
 
     private func fail(_ error: RedisError) {
-        failure = failure ?? error
-        channel.close(promise: nil)
+        // Closing comes back here as `channelInactive`: the first reason is the one that counts.
+        guard failure == nil else { return }
+        failure = error
         let unanswered = calls
         calls.removeAll()
+        channel.close(promise: nil)
         for call in unanswered { call.fail(error) }
     }
 

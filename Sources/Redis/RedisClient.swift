@@ -3,7 +3,7 @@ private import Synchronization
 
 /// A connection that is rebuilt when it breaks, for a process that lives long. `run()` does the rebuilding; while there
 /// is no connection, calls fail at once with `connectionLost` and `connected()` waits for the next one.
-package final class RedisClient: Sendable {
+package final class RedisClient: RedisCalls {
     /// What `onChange` is told, once a change.
     package enum Change: Sendable {
         case connected
@@ -25,10 +25,7 @@ package final class RedisClient: Sendable {
     package init(
         url: RedisURL, loop: any EventLoop, name: String, onChange: @escaping @Sendable (Change) -> Void = { _ in }
     ) {
-        self.url = url
-        self.loop = loop
-        self.name = name
-        self.onChange = onChange
+        (self.url, self.loop, self.name, self.onChange) = (url, loop, name, onChange)
     }
 
     /// Keeps a connection up until the task is cancelled: waits 0…50 ms before the first new try, at most 0…2 s.
@@ -92,23 +89,13 @@ package final class RedisClient: Sendable {
         }
     }
 
-    /// As `RedisConnection.pipeline`; without a connection every value is a `connectionLost` error.
+    /// As a connection's; while there is none every value is a `connectionLost` error.
     package nonisolated(nonsending) func pipeline(
-        _ commands: [RedisCommand], timeout: Duration = .seconds(5)
+        _ commands: [RedisCommand], timeout: Duration
     ) async -> [RedisValue] {
-        guard let connection = state.withLock({ $0.connection }) else {
-            return commands.map { _ in .error(RedisError(.connectionLost, "no connection to Redis")) }
+        if let connection = state.withLock({ $0.connection }) {
+            return await connection.pipeline(commands, timeout: timeout)
         }
-        return await connection.pipeline(commands, timeout: timeout)
-    }
-
-    /// As `RedisConnection.send`.
-    package nonisolated(nonsending) func send(
-        _ command: RedisCommand, timeout: Duration = .seconds(5)
-    ) async throws(RedisError) -> RedisValue {
-        guard let reply = await pipeline([command], timeout: timeout).first else {
-            throw RedisError(.malformedReply, "no reply")
-        }
-        return try reply.get()
+        return commands.map { _ in .error(RedisError(.connectionLost, "no connection to Redis")) }
     }
 }

@@ -2,9 +2,7 @@ package import NIOCore
 
 /// One argument of a command: text, whole number or any bytes.
 package enum RedisArgument: Sendable, ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral {
-    case text(String)
-    case int(Int)
-    case bytes([UInt8])
+    case text(String), int(Int), bytes([UInt8])
 
     package init(stringLiteral value: String) { self = .text(value) }
     package init(integerLiteral value: Int) { self = .int(value) }
@@ -12,7 +10,7 @@ package enum RedisArgument: Sendable, ExpressibleByStringInterpolation, Expressi
 
 /// A command's name and arguments, e.g. `["SET", .text(key), .bytes(value), "EX", 60]`. Arguments are binary-safe.
 package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
-    package var arguments: [RedisArgument]
+    package let arguments: [RedisArgument]
 
     package init(arrayLiteral elements: RedisArgument...) { arguments = elements }
     package init(_ arguments: [RedisArgument]) { self.arguments = arguments }
@@ -26,17 +24,33 @@ package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
         buffer.writeString("*\(arguments.count)\r\n")
         for argument in arguments {
             switch argument {
-            case .text(let text):
-                buffer.writeString("$\(text.utf8.count)\r\n")
-                buffer.writeString(text)
-            case .int(let number):
-                let digits = String(number)
-                buffer.writeString("$\(digits.utf8.count)\r\n\(digits)")
+            case .text(let text): buffer.writeString("$\(text.utf8.count)\r\n\(text)\r\n")
+            case .int(let number): buffer.writeString("$\(String(number).utf8.count)\r\n\(number)\r\n")
             case .bytes(let bytes):
                 buffer.writeString("$\(bytes.count)\r\n")
                 buffer.writeBytes(bytes)
+                buffer.writeString("\r\n")
             }
-            buffer.writeString("\r\n")
         }
+    }
+}
+
+/// Something that carries commands to Redis: a connection, or a client that keeps one up.
+package protocol RedisCalls: Sendable {
+    /// Sends the commands in one go. The result has one value a command, in order; a command that was not answered has
+    /// a `connectionLost` or `timedOut` error in its place.
+    nonisolated(nonsending) func pipeline(_ commands: [RedisCommand], timeout: Duration) async -> [RedisValue]
+}
+
+extension RedisCalls {
+    package nonisolated(nonsending) func pipeline(_ commands: [RedisCommand]) async -> [RedisValue] {
+        await pipeline(commands, timeout: .seconds(5))
+    }
+
+    /// Sends one command. - Throws: the server's error, `connectionLost` or `timedOut`.
+    package nonisolated(nonsending) func send(
+        _ command: RedisCommand, timeout: Duration = .seconds(5)
+    ) async throws(RedisError) -> RedisValue {
+        try await pipeline([command], timeout: timeout)[0].get()
     }
 }

@@ -7,15 +7,13 @@ private import NIOSSL
 /// A call that is not answered within its timeout closes the connection (RESP has no other way to skip a reply), and a
 /// connection that breaks fails exactly the commands that were not answered. A caller on the connection's own event
 /// loop pays no thread hop.
-package final class RedisConnection: Sendable {
+package final class RedisConnection: RedisCalls {
     package let closed: EventLoopFuture<Void>
     private let channel: any Channel
     private let pipeline: NIOLoopBound<PipelineHandler>
 
     private init(_ channel: any Channel, _ pipeline: NIOLoopBound<PipelineHandler>) {
-        self.channel = channel
-        self.pipeline = pipeline
-        closed = channel.closeFuture
+        (self.channel, self.pipeline, closed) = (channel, pipeline, channel.closeFuture)
     }
 
     /// Connects, logs in, selects the database and names the connection.
@@ -45,8 +43,7 @@ package final class RedisConnection: Sendable {
         }
         if url.database != 0 { greeting.append(["SELECT", .int(url.database)]) }
         greeting.append(["CLIENT", "SETNAME", .text(name)])
-        for reply in await connection.pipeline(greeting, timeout: timeout) {
-            guard let error = reply.error else { continue }
+        for error in await connection.pipeline(greeting, timeout: timeout).compactMap(\.error) {
             // A user who may not name connections can still work.
             if case .server("NOPERM") = error.code { continue }
             connection.close()
@@ -55,10 +52,8 @@ package final class RedisConnection: Sendable {
         return connection
     }
 
-    /// Sends the commands in one go. The result has one value a command, in order; a command that was not answered has
-    /// a `connectionLost` or `timedOut` error in its place.
     package nonisolated(nonsending) func pipeline(
-        _ commands: [RedisCommand], timeout: Duration = .seconds(5)
+        _ commands: [RedisCommand], timeout: Duration
     ) async -> [RedisValue] {
         guard !commands.isEmpty else { return [] }
         return await withCheckedContinuation { continuation in
@@ -70,16 +65,6 @@ package final class RedisConnection: Sendable {
                 channel.eventLoop.execute { [pipeline] in pipeline.value.send(commands, call) }
             }
         }
-    }
-
-    /// Sends one command. - Throws: the server's error, `connectionLost` or `timedOut`.
-    package nonisolated(nonsending) func send(
-        _ command: RedisCommand, timeout: Duration = .seconds(5)
-    ) async throws(RedisError) -> RedisValue {
-        guard let reply = await pipeline([command], timeout: timeout).first else {
-            throw RedisError(.malformedReply, "no reply")
-        }
-        return try reply.get()
     }
 
     package func close() { channel.close(promise: nil) }

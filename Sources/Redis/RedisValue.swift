@@ -13,18 +13,9 @@ package enum RedisValue: Sendable, Equatable {
     package var text: String? {
         if case .bytes(let bytes) = self { String(decoding: bytes, as: UTF8.self) } else { nil }
     }
-
-    package var int: Int? {
-        if case .integer(let number) = self { Int(number) } else { nil }
-    }
-
-    package var array: [RedisValue]? {
-        if case .array(let values) = self { values } else { nil }
-    }
-
-    package var error: RedisError? {
-        if case .error(let error) = self { error } else { nil }
-    }
+    package var int: Int? { if case .integer(let number) = self { Int(number) } else { nil } }
+    package var array: [RedisValue]? { if case .array(let values) = self { values } else { nil } }
+    package var error: RedisError? { if case .error(let error) = self { error } else { nil } }
 
     package func get() throws(RedisError) -> RedisValue {
         if case .error(let error) = self { throw error } else { self }
@@ -33,9 +24,7 @@ package enum RedisValue: Sendable, Equatable {
 
 /// hiredis' incremental parser, owned and freed here.
 struct ReplyReader: ~Copyable {
-    private let reader: UnsafeMutablePointer<redisReader>?
-
-    init() { reader = redisReaderCreate() }
+    private let reader: UnsafeMutablePointer<redisReader>? = redisReaderCreate()
 
     deinit { redisReaderFree(reader) }
 
@@ -53,9 +42,10 @@ struct ReplyReader: ~Copyable {
     }
 
     private var failure: RedisError {
-        guard let reader else { return RedisError(.malformedReply, "out of memory for the reply parser") }
-        let text = withUnsafeBytes(of: reader.pointee.errstr) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        return RedisError(.malformedReply, "the answer is not RESP2: \(text)")
+        let text = reader.map { reader in
+            withUnsafeBytes(of: reader.pointee.errstr) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        }
+        return RedisError(.malformedReply, "the answer is not RESP2: \(text ?? "out of memory")")
     }
 
     private static func value(_ reply: redisReply) -> RedisValue {
@@ -63,12 +53,12 @@ struct ReplyReader: ~Copyable {
         case REDIS_REPLY_INTEGER: return .integer(reply.integer)
         case REDIS_REPLY_NIL: return .null
         case REDIS_REPLY_ARRAY:
-            return .array(
-                (0..<reply.elements).map { index in reply.element[index].map { value($0.pointee) } ?? .null })
+            return .array((0..<reply.elements).map { reply.element[$0].map { value($0.pointee) } ?? .null })
         default:
             let bytes = UnsafeRawBufferPointer(start: reply.str, count: Int(reply.len))
-            if reply.type != REDIS_REPLY_ERROR { return .bytes([UInt8](bytes)) }
-            return .error(RedisError(reply: String(decoding: bytes, as: UTF8.self)))
+            guard reply.type == REDIS_REPLY_ERROR else { return .bytes([UInt8](bytes)) }
+            let text = String(decoding: bytes, as: UTF8.self)
+            return .error(RedisError(.server(String(text.prefix { $0 != " " })), text))
         }
     }
 }

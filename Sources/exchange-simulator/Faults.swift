@@ -17,7 +17,9 @@ struct Faults: Sendable {
                 throw Faults.refusal(
                     "unknown field \(name) = \(value): expected \(Faults.most.keys.sorted().joined(separator: ", "))")
             }
-            let number = value is String ? nil : Double("\(value)")
+            // Foundation takes a truth value for a number, of type "c".
+            let isTruth = (value as? NSNumber).map { String(cString: $0.objCType) == "c" } ?? true
+            let number = value is String || isTruth ? nil : Double("\(value)")
             guard let number, 0...Double(most) ~= number, most == 1 || number == number.rounded() else {
                 let kind = most == 1 ? "number" : "whole number"
                 throw Faults.refusal("\(name) = \(value): expected a \(kind) from 0 to \(most)")

@@ -1,3 +1,4 @@
+import ArgumentParser
 import Foundation
 import HTTPTypes
 import Hummingbird
@@ -17,7 +18,7 @@ final class Server: Sendable {
     private static let dialects: [any Dialect.Type] = [Binance.self, Bybit.self, Kraken.self]
     private let venues: Mutex<[Venue]>
 
-    /// - Throws: when a secret's file cannot be read.
+    /// - Throws: when a secret's file cannot be read, or Kraken's secret is not base64.
     init(seed: UInt64, limited: Bool) throws {
         let environment = ProcessInfo.processInfo.environment
         let venues = try Server.dialects.map { dialect in
@@ -29,6 +30,7 @@ final class Server: Sendable {
             let fallback = "sim-\(dialect.name)-secret", given = try secret("SECRET")
             // Kraken's secret is written in base64, the others are used as they are.
             let bytes = dialect == Kraken.self ? given.flatMap { Data(base64Encoded: $0) } : given.map { Data($0.utf8) }
+            if given != nil, bytes == nil { throw ValidationError("\(dialect.name.uppercased())_SECRET is not base64") }
             guard let speech = Speech.all[dialect.name] else { throw CocoaError(.coderReadCorrupt) }
             let markets = dialect.instruments.map { Market($1, id: $0, speech.entry, rules: speech.rules, seed: seed) }
             var venue = Venue(

@@ -58,7 +58,7 @@ struct Enqueue: AsyncParsableCommand {
     }
 
     private static func command(_ line: String) throws(Refusal) -> RedisCommand {
-        func refuse(_ message: String) -> Refusal { Refusal(code: "malformed_job", message: message) }
+        func refuse(_ message: String) -> Refusal { Refusal(code: "malformed_job", message) }
         guard let object = (try? JSONSerialization.jsonObject(with: Data(line.utf8))) as? [String: Any] else {
             throw refuse("not a JSON object")
         }

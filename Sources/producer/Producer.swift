@@ -29,7 +29,8 @@ extension Exchange: ExpressibleByArgument {}
 
 /// What every job can have.
 struct JobOptions: ParsableArguments {
-    @Option(help: "The job's id, 1 to 64 of A-Z a-z 0-9 _ -; default: given by Redis (orders: made up).") var id: String?
+    @Option(help: "The job's id, 1 to 64 of A-Z a-z 0-9 _ -; default: given by Redis (orders: made up).") var id:
+        String?
     @Flag(help: "Wait for the result and print it.") var wait = false
     @Option(help: "Seconds to wait.") var timeout: Double = 10
     @Flag(help: "Print JSON.") var json = false
@@ -66,7 +67,8 @@ struct JobOptions: ParsableArguments {
             print(json ? #"{"id":\#(quoted(name)),"entry":\#(quoted(entry))}"# : name)
             return
         }
-        let reply = try await redis.send(["BLPOP", .text(replyTo), .text("\(timeout)")], timeout: .seconds(timeout + 5))
+        let reply = try await redis.send(
+            ["BLPOP", .text(replyTo), .text("\(timeout)")], timeout: .seconds(timeout + 5))
         guard let result = reply.array?.last?.text else {
             complain("no result within \(timeout) s; look later with: producer result \(exchange) \(id ?? entry)")
             throw ExitCode(2)

@@ -109,7 +109,7 @@ struct AnswerVectorTests {
             } else if isQuery {
                 .query(reference(id, exchangeOrderId: known, market))
             } else {
-                .submit(order(id: id), market)
+                submit(order(), market, id: id)
             }
         switch try answer(vector, to: call) {
         case .accepted(let exchangeOrderId):

@@ -34,7 +34,7 @@ struct ErrorVectorTests {
     func verdict(_ entry: Entry) throws {
         let api = api(entry.exchange)
         let answer = response(entry.body, status: entry.status, headers: entry.headers)
-        let call = Call.submit(order(), instrument())
+        let call = submit()
         // Binance says this to a query only, where it is an answer: there is no such order.
         if entry.body.contains("-2013") {
             guard case .absent = try api.answer(to: .query(reference("my-1", instrument())), answer) else {
@@ -91,7 +91,7 @@ struct ErrorVectorTests {
     ) throws {
         let error = try #require(throws: ExchangeError.self) {
             try api(exchange).answer(
-                to: .submit(order(), instrument()), response(body, status: status, headers: headers))
+                to: submit(), response(body, status: status, headers: headers))
         }
         #expect(error.verdict == .wait)
         #expect(error.retryAfter == .milliseconds(milliseconds))
@@ -107,7 +107,7 @@ struct ErrorVectorTests {
             "{\"error\":[5],\"result\":[]}", "\u{0}\u{1}",
         ])
     func malformed(_ exchange: Exchange, _ body: String) throws {
-        for call in [Call.submit(order(), instrument()), .tickers([instrument()]), .time, .instruments] {
+        for call in [submit(), .tickers([instrument()]), .time, .instruments] {
             do {
                 switch try api(exchange).answer(to: call, response(body)) {
                 case .tickers(let list): #expect(list.isEmpty)

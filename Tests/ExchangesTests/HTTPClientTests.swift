@@ -22,14 +22,14 @@ struct HTTPClientTests {
         }
         let client = httpClient()
         defer { client.close() }
-        var request = post(server.url + "/a?b=%2F", "x=1&y=ü")
-        request.headers = [("X-KEY", "value"), ("Content-Type", "application/x-www-form-urlencoded")]
+        let headers = [("X-KEY", "value"), ("Content-Type", "application/x-www-form-urlencoded")]
+        let request = post(server.url + "/a?b=%2F", "x=1&y=ü", headers: headers.map { (name: $0, value: $1) })
         let answer = try await client.send(request)
         #expect(answer.status == 418)
-        #expect(answer.header("x-mbx-used") == "7")
+        #expect(answer.headers["x-mbx-used"] == "7")
         #expect(String(decoding: answer.body, as: UTF8.self) == "{\"ok\":true}")
         #expect(answer.receivedMs == 1_700_000_000_000)
-        _ = try await client.send(HTTPRequest(.DELETE, server.url + "/d?x=1"))
+        _ = try await client.send(HTTPRequest(.delete, server.url + "/d?x=1"))
         let seen = server.requests
         #expect(seen.map(\.method) == ["POST", "DELETE"])
         #expect(seen[0].target == "/a?b=%2F")

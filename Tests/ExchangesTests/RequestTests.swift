@@ -10,7 +10,7 @@ struct RequestTests {
     func krakenPostOnly() throws {
         let market = try #require(try markets(.kraken)["BTC/USD"])
         let request = try api(.kraken).request(
-            .submit(order(timeInForce: .PO), market), stamp(timestampMs: 1_700_000_000_123, nonce: 7))
+            submit(order(timeInForce: .po), market), stamp(timestampMs: 1_700_000_000_123, nonce: 7))
         let body = try #require(request.body)
         #expect(body.hasPrefix("nonce=7&"))
         #expect(body.contains("&oflags=post"))
@@ -22,19 +22,19 @@ struct RequestTests {
     func noKey(_ exchange: Exchange) throws {
         let api = api(exchange, credentials: nil)
         let error = try #require(throws: ExchangeError.self) {
-            try api.request(.submit(order(), instrument()), stamp())
+            try api.request(submit(), stamp())
         }
         #expect(error.verdict == .auth)
         #expect(error.message.contains("\(exchange.rawValue.uppercased())_KEY"))
         #expect(!error.mayHaveExecuted)
-        #expect(try api.request(.time, stamp()).method == .GET)
+        #expect(try api.request(.time, stamp()).method == .get)
     }
 
     @Test("a Kraken secret that is not base64 is refused and not shown")
     func badSecret() throws {
         let api = api(.kraken, credentials: Credentials(key: "k", secret: "hunter2!"))
         let error = try #require(throws: ExchangeError.self) {
-            try api.request(.submit(order(), instrument()), stamp())
+            try api.request(submit(), stamp())
         }
         #expect(error.verdict == .auth)
         #expect(!error.description.contains("hunter2"))
@@ -63,7 +63,7 @@ struct RequestTests {
     func nothingToInject() throws {
         let market = instrument("BTC/USDT", id: "BTC&USDT=1")
         for exchange in [Exchange.binance, .kraken] {
-            let request = try api(exchange).request(.submit(order(), market), stamp())
+            let request = try api(exchange).request(submit(order(), market), stamp())
             let items = URLComponents(string: "?" + (request.body ?? ""))?.queryItems ?? []
             #expect(items.contains { $0.value == "BTC&USDT=1" })
         }

@@ -67,12 +67,13 @@ struct RequestVectorTests {
             let type = try #require(input["type"].text.flatMap(OrderType.init))
             let inForce = input["params"]["timeInForce"].text.flatMap(TimeInForce.init)
             let order = OrderRequest(
-                clientOrderId: try #require(input["clientOrderId"].text),
+                symbol: try #require(input["symbol"].text),
                 side: try #require(input["side"].text.flatMap(Side.init)), type: type,
                 amount: try #require(sent["quantity"] ?? sent["qty"] ?? sent["volume"]),
                 price: type == .limit ? sent["price"] : nil,
-                timeInForce: input["params"]["postOnly"] == .bool(true) ? .PO : inForce ?? .GTC)
-            return .submit(order, try market(input["symbol"].text))
+                timeInForce: input["params"]["postOnly"] == .bool(true) ? .po : inForce ?? .gtc)
+            let id = try #require(input["clientOrderId"].text)
+            return submit(order, try market(input["symbol"].text), id: id)
         case "fetchOrder":
             let id = try #require(input["clientOrderId"].text)
             let known = input["id"].text.flatMap { $0.isEmpty ? nil : $0 }

@@ -27,14 +27,20 @@ func instrument(
 
 func order(
     _ type: OrderType = .limit, _ side: Side = .buy, amount: String = "0.01", price: String? = "50000",
-    timeInForce: TimeInForce = .GTC, id: String = "my-1"
+    timeInForce: TimeInForce = .gtc
 ) -> OrderRequest {
     OrderRequest(
-        clientOrderId: id, side: side, type: type, amount: amount, price: price, timeInForce: timeInForce)
+        symbol: "BTC/USDT", side: side, type: type, amount: amount, price: price, timeInForce: timeInForce)
+}
+
+func submit(_ order: OrderRequest = order(), _ instrument: Instrument = instrument(), id: String = "my-1") -> Call {
+    .submit(order, reference(id, instrument))
 }
 
 func reference(_ id: String = "my-1", exchangeOrderId: String? = nil, _ instrument: Instrument) -> OrderReference {
-    OrderReference(clientOrderId: id, exchangeOrderId: exchangeOrderId, instrument: instrument)
+    var reference = OrderReference(id, instrument)
+    reference.exchangeOrderId = exchangeOrderId
+    return reference
 }
 
 func response(
@@ -50,15 +56,15 @@ func stamp(timestampMs: Int64 = 1_700_000_000_000, nonce: UInt64 = 1) -> Stamp {
 func httpClient(
     connectTimeout: Duration = .seconds(5), totalTimeout: Duration = .seconds(20), maxBodyBytes: Int = 8 << 20
 ) -> HTTPClient {
-    var settings = HTTPClient.Settings()
-    settings.connectTimeout = connectTimeout
-    settings.totalTimeout = totalTimeout
-    settings.maxBodyBytes = maxBodyBytes
-    return HTTPClient(settings: settings) { 1_700_000_000_000 }
+    HTTPClient(connectTimeout: connectTimeout, totalTimeout: totalTimeout, maxBodyBytes: maxBodyBytes) {
+        1_700_000_000_000
+    }
 }
 
-func get(_ url: String) -> HTTPRequest { HTTPRequest(.GET, url) }
-func post(_ url: String, _ body: String) -> HTTPRequest { HTTPRequest(.POST, url, body: body) }
+func get(_ url: String) -> HTTPRequest { HTTPRequest(.get, url) }
+func post(_ url: String, _ body: String, headers: [(name: String, value: String)] = []) -> HTTPRequest {
+    HTTPRequest(.post, url, headers: headers, body: body)
+}
 
 // MARK: - Fixtures
 

@@ -49,7 +49,7 @@ struct RedisURLTests {
     @Test(
         "a bad URL is refused with a sentence that names what is wrong and never shows the password",
         arguments: [
-            ("", "URL"), ("127.0.0.1:6379", "redis://"), ("http://:hunter2@h", "scheme 'http'"),
+            ("", "URL"), ("127.0.0.1:6379", "redis://"), ("http://:hunter2@h", "redis://"),
             ("redis://", "host"), ("redis://:hunter2@", "host"), ("redis://:hunter2@h:0", "port 0"),
             ("redis://:hunter2@h:65536", "port"), ("redis://:hunter2@h/x", "database 'x'"),
             ("redis://:hunter2@h/-1", "database"), ("redis://:hunter2@h/1.5", "database"),
