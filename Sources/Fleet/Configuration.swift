@@ -101,8 +101,11 @@ private struct Source {
     where Value.RawValue == String {
         guard let text = text(name) else { return Array(Value.allCases) }
         let names = text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
-        if names.isEmpty || names.contains(where: { Value(rawValue: $0) == nil }) {
-            fault(name, text, "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
+        let wrong = names.filter { Value(rawValue: $0) == nil }
+        if names.isEmpty || !wrong.isEmpty {
+            fault(
+                name, wrong.joined(separator: ","),
+                "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
         }
         return Value.allCases.filter { names.contains($0.rawValue) }
     }

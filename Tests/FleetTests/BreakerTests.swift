@@ -77,7 +77,7 @@ struct BreakerTests {
         var breaker = breaker(threshold: 2, cooldown: 10)
         try fail(&breaker, times: 2, from: 0)
         let probe = try permit(&breaker, at(11))
-        breaker.release(probe, at: at(11.5))
+        #expect(breaker.record(success: nil, probe, at: at(11.5)) == nil)
         #expect(breaker.state != .closed)
         #expect(breaker.permit(at: at(11.5)) != nil)
     }
@@ -94,7 +94,7 @@ struct BreakerTests {
         let probe = try permit(&breaker, at(13))
         #expect(breaker.record(success: false, early[1], at: at(13)) == nil)
         #expect(breaker.state == .halfOpen, "a late failure does not end the probe")
-        breaker.release(early[2], at: at(13))
+        #expect(breaker.record(success: nil, early[2], at: at(13)) == nil)
         #expect(breaker.permit(at: at(13)) == nil, "a late release does not free the probe's permit")
         #expect(breaker.record(success: true, probe, at: at(14)) == .closed)
         #expect(breaker.record(success: false, early[3], at: at(14)) == nil)
@@ -104,7 +104,7 @@ struct BreakerTests {
     func releaseWhileClosed() throws {
         var breaker = breaker(threshold: 2)
         try fail(&breaker, times: 1, from: 0)
-        for _ in 0..<5 { breaker.release(try permit(&breaker, at(1)), at: at(1)) }
+        for _ in 0..<5 { #expect(breaker.record(success: nil, try permit(&breaker, at(1)), at: at(1)) == nil) }
         #expect(breaker.state == .closed)
         try fail(&breaker, times: 1, from: 2)
         #expect(breaker.state == .open)

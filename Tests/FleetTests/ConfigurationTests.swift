@@ -95,7 +95,7 @@ struct ConfigurationTests {
                 symbol: "BTC/USDT", id: "BTCUSDT", tick: 1, step: 1, minAmount: nil, maxAmount: nil, minNotional: nil,
                 isTrading: true)
             return try api.request(
-                .query(OrderReference(clientOrderId: "a", instrument: market)), Stamp(timestampMs: 1, nonce: 1))
+                .query(OrderReference("a", market)), Stamp(timestampMs: 1, nonce: 1))
         }
         #expect(requests[0].url == requests[1].url)
         #expect(requests[0].headers.first?.value == "the-key")

@@ -1,4 +1,3 @@
-import Exchanges
 import Foundation
 import NIOPosix
 import Redis
@@ -6,6 +5,7 @@ import Synchronization
 import TestSupport
 import Testing
 
+@testable import Exchanges
 @testable import Fleet
 
 /// A fleet of its own for one test: redis-server, the exchange simulator, and the workers it asks for.
@@ -92,7 +92,7 @@ final class Stack: Sendable {
     }
 
     static func get(_ port: Int, _ path: String) async throws -> HTTPResponse? {
-        try? await http.send(HTTPRequest(.GET, "http://127.0.0.1:\(port)\(path)"))
+        try? await http.send(HTTPRequest(.get, "http://127.0.0.1:\(port)\(path)"))
     }
 
     // MARK: - Jobs
@@ -157,14 +157,14 @@ final class Stack: Sendable {
 
     /// Switches faults of the simulator, e.g. `{"error_rate":1}`.
     func control(_ faults: String) async throws {
-        let answer = try await Self.http.send(HTTPRequest(.POST, simulatorURL + "/control", body: faults))
+        let answer = try await Self.http.send(HTTPRequest(.post, simulatorURL + "/control", body: faults))
         try #require(answer.status == 200, "\(String(decoding: answer.body, as: UTF8.self))")
     }
 
-    func endFaults() async throws { _ = try await Self.http.send(HTTPRequest(.DELETE, simulatorURL + "/control")) }
+    func endFaults() async throws { _ = try await Self.http.send(HTTPRequest(.delete, simulatorURL + "/control")) }
 
     private func audit(_ path: String) async throws -> JSONValue {
-        let answer = try await Self.http.send(HTTPRequest(.GET, simulatorURL + "/control/" + path))
+        let answer = try await Self.http.send(HTTPRequest(.get, simulatorURL + "/control/" + path))
         return try JSONValue(String(decoding: answer.body, as: UTF8.self))
     }
 
