@@ -42,7 +42,8 @@ package struct Configuration: Sendable {
         logFormat = source.choice("LOG_FORMAT", .text)
         usesLimits = source.choice("FLEET_LIMITS", OnOff.on) == .on
         allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
-        // Known names of the contract that one worker alone has no use for.
+        // Names of the contract that have no effect yet.
+        _ = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no)
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         _ = source.text("FLEET_EGRESS")
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
