@@ -9,7 +9,7 @@ package struct Binance: ExchangeAPI {
         Limit(name: "weight", capacity: 1000, perSecond: 83), Limit(name: "orders", capacity: 10, perSecond: 4),
     ]
     private let baseURL: String
-    private let credentials: Credentials?
+    package let credentials: Credentials?
     /// How long after its timestamp an order may still be accepted.
     private let receiveWindowMs = 5000
 
@@ -64,7 +64,7 @@ package struct Binance: ExchangeAPI {
     private func signed(
         _ method: HTTPRequest.Method, _ parameters: [(String, String)], _ stamp: Stamp
     ) throws(ExchangeError) -> HTTPRequest {
-        let credentials = try credentialsOrThrow(credentials)
+        let credentials = try credentialsOrThrow()
         let time = [("recvWindow", "\(receiveWindowMs)"), ("timestamp", "\(stamp.timestampMs)")]
         let payload = formEncoded(parameters + time)
         let signature = Signing.hex(Signing.hmacSHA256(key: credentials.secret.utf8, payload.utf8))
@@ -81,8 +81,9 @@ package struct Binance: ExchangeAPI {
         let body = try JSON(response)
         let answer: Answer? =
             switch call {
-            case .time: body["serverTime"].int.map(Answer.time)
-            case .instruments: body["symbols"].list.map { .instruments($0.compactMap(instrument)) }
+            case .time: body["serverTime"].int.flatMap(unixMs).map(Answer.time)
+            case .instruments:
+                body["symbols"].list.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
             case .tickers(let instruments):
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
@@ -110,7 +111,9 @@ package struct Binance: ExchangeAPI {
         case (400..<500, _): verdict = .permanent
         default: verdict = .unknown
         }
-        throw ExchangeError(verdict, answered: message, code == 0 ? "\(response.status)" : "\(code)", response)
+        // Overloaded (-1008): documented neither as placed nor as not.
+        let exchangeCode = code == 0 ? "\(response.status)" : "\(code)"
+        throw ExchangeError(verdict, answered: message, exchangeCode, response, isUncertain: code == -1008)
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ receivedMs: Int64) -> Ticker? {
@@ -153,6 +156,7 @@ package struct Binance: ExchangeAPI {
             symbol: "\(base)/\(quote)", id: id, tick: tick, step: step, minAmount: lot["minQty"].positive,
             maxAmount: lot["maxQty"].positive,
             minNotional: (filters["NOTIONAL"] ?? filters["MIN_NOTIONAL"])?["minNotional"].positive,
-            isTrading: market["status"].text == "TRADING")
+            isTrading: market["status"].text == "TRADING",
+            maxMarketAmount: filters["MARKET_LOT_SIZE"]?["maxQty"].positive)
     }
 }

@@ -10,7 +10,7 @@ package struct Bybit: ExchangeAPI {
         Limit(name: "queries", capacity: 10, perSecond: 40),
     ]
     private let baseURL: String
-    private let credentials: Credentials?
+    package let credentials: Credentials?
     private let receiveWindowMs = 5000
 
     package init(baseURL: String, credentials: Credentials?) {
@@ -82,7 +82,7 @@ package struct Bybit: ExchangeAPI {
     private func authentication(
         of payload: String, _ stamp: Stamp
     ) throws(ExchangeError) -> [(name: String, value: String)] {
-        let credentials = try credentialsOrThrow(credentials)
+        let credentials = try credentialsOrThrow()
         let text = "\(stamp.timestampMs)\(credentials.key)\(receiveWindowMs)\(payload)"
         return [
             ("X-BAPI-API-KEY", credentials.key), ("X-BAPI-TIMESTAMP", "\(stamp.timestampMs)"),
@@ -114,8 +114,8 @@ package struct Bybit: ExchangeAPI {
         let rows = body["result"]["list"].list
         let answer: Answer? =
             switch call {
-            case .time: body["time"].int.map(Answer.time)
-            case .instruments: rows.map { .instruments($0.compactMap(instrument)) }
+            case .time: body["time"].int.flatMap(unixMs).map(Answer.time)
+            case .instruments: rows.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
             case .tickers(let instruments):
                 rows.map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, body["time"].int, response.receivedMs) })
@@ -141,8 +141,10 @@ package struct Bybit: ExchangeAPI {
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             default: .permanent
             }
-        let reset = response.headers["x-bapi-limit-reset-timestamp"].flatMap(Int64.init)
-        let wait = reset.flatMap { reset in body["time"].int.map { Duration.milliseconds(max(0, reset - $0)) } }
+        let reset = response.headers["x-bapi-limit-reset-timestamp"].flatMap(Int64.init).flatMap(unixMs)
+        let wait = reset.flatMap { reset in
+            body["time"].int.flatMap(unixMs).map { Duration.milliseconds(min(max(0, reset - $0), 60_000)) }
+        }
         return ExchangeError(
             verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil
         )
@@ -182,6 +184,6 @@ package struct Bybit: ExchangeAPI {
         return Instrument(
             symbol: "\(base)/\(quote)", id: id, tick: tick, step: step, minAmount: nil,
             maxAmount: lot["maxLimitOrderQty"].positive, minNotional: lot["minOrderAmt"].positive,
-            isTrading: market["status"].text == "Trading")
+            isTrading: market["status"].text == "Trading", maxMarketAmount: lot["maxMarketOrderQty"].positive)
     }
 }

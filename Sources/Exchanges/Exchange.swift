@@ -40,26 +40,39 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
 
     package init(
         _ verdict: Verdict, code: String, _ message: String, exchangeCode: String? = nil, retryAfter: Duration? = nil,
-        status: Int = 0
+        isUncertain: Bool = false
     ) {
         (self.verdict, self.code, self.message) = (verdict, code, message)
         (self.exchangeCode, self.retryAfter) = (exchangeCode, retryAfter)
-        mayHaveExecuted = verdict == .unknown || verdict == .dup || status >= 500
+        mayHaveExecuted = verdict == .unknown || verdict == .dup || isUncertain
     }
 
     /// An error that the exchange answered with, in its own words.
     init(
         _ verdict: Verdict, answered text: String, _ exchangeCode: String, _ response: HTTPResponse,
-        retryAfter: Duration? = nil
+        retryAfter: Duration? = nil, isUncertain: Bool = false
     ) {
         let codes: [Verdict: String] = [
             .wait: "rate_limited", .resync: "clock_or_nonce", .unknown: "exchange_unavailable",
             .dup: "duplicate_order", .permanent: "exchange_refused", .auth: "key_refused",
         ]
-        let seconds = response.headers["retry-after"].flatMap(Double.init).map { Duration.seconds($0) }
+        // Three days are the longest ban there is; what is beyond is no number of seconds.
+        let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap { 0...259_200 ~= $0 ? $0 : nil }
         self.init(
-            verdict, code: codes[verdict] ?? "", text, exchangeCode: exchangeCode, retryAfter: retryAfter ?? seconds,
-            status: response.status)
+            verdict, code: codes[verdict] ?? "", String(text.prefix(500)),
+            exchangeCode: String(exchangeCode.prefix(100)),
+            retryAfter: retryAfter ?? seconds.map { .seconds($0) }, isUncertain: isUncertain || response.status >= 500)
+    }
+
+    /// The same without a key or secret that the exchange repeated in its words.
+    package func hiding(_ credentials: Credentials?) -> ExchangeError {
+        guard let credentials else { return self }
+        let hide = { (text: String) in
+            text.replacing(credentials.secret, with: "***").replacing(credentials.key, with: "***")
+        }
+        return ExchangeError(
+            verdict, code: code, hide(message), exchangeCode: exchangeCode.map(hide), retryAfter: retryAfter,
+            isUncertain: mayHaveExecuted)
     }
 
     /// An answer whose body is not what the endpoint documents: HTML, nothing, other types.

@@ -51,6 +51,7 @@ package struct Limit: Sendable {
 /// One exchange as pure functions: a call becomes a request, an answer becomes a value. No state, no clock, no socket.
 package protocol ExchangeAPI: Sendable {
     var exchange: Exchange { get }
+    var credentials: Credentials? { get }
     /// Whether ended orders are only found with `Call.history`.
     var keepsHistoryApart: Bool { get }
     /// What one process may spend. Chosen so that `capacity` plus the refill stays within the exchange's own window.
@@ -67,7 +68,7 @@ package protocol ExchangeAPI: Sendable {
 }
 
 extension ExchangeAPI {
-    func credentialsOrThrow(_ credentials: Credentials?) throws(ExchangeError) -> Credentials {
+    func credentialsOrThrow() throws(ExchangeError) -> Credentials {
         if let credentials { return credentials }
         let name = exchange.rawValue.uppercased()
         throw ExchangeError(.auth, code: "no_key", "\(name)_KEY and \(name)_SECRET are not set")

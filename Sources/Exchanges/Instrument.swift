@@ -13,4 +13,6 @@ package struct Instrument: Sendable {
     /// Least price × amount, in the quote currency.
     package let minNotional: Decimal?
     package let isTrading: Bool
+    /// The most a market order may have, where that is less.
+    package var maxMarketAmount: Decimal?
 }

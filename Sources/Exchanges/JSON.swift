@@ -29,5 +29,10 @@ struct JSON {
     var positive: Decimal? { decimal.flatMap(Decimal.init(wire:)).flatMap { $0 > 0 ? $0 : nil } }
     var positiveText: String? { positive == nil ? nil : decimal }
     /// Seconds with a fraction, as a number or text, in milliseconds.
-    var secondsAsMs: Int64? { (value as? Double ?? text.flatMap(Double.init)).map { Int64($0 * 1000) } }
+    var secondsAsMs: Int64? {
+        (value as? Double ?? text.flatMap(Double.init)).flatMap { 0..<4e9 ~= $0 ? Int64($0 * 1000) : nil }
+    }
 }
+
+/// The time if it can be one, in unix milliseconds: up to the year 2096. Keeps arithmetic on times from overflowing.
+func unixMs(_ time: Int64) -> Int64? { 0..<4_000_000_000_000 ~= time ? time : nil }

@@ -8,7 +8,7 @@ package struct Kraken: ExchangeAPI {
     package let keepsHistoryApart = true
     package let limits: [Limit]
     private let baseURL: String
-    private let credentials: Credentials?
+    package let credentials: Credentials?
     /// After its deadline the engine refuses an order; Kraken takes 2…60 s from now.
     private let deadlineMs: Int64 = 10_000
 
@@ -87,7 +87,7 @@ package struct Kraken: ExchangeAPI {
     private func signed(
         _ method: String, _ parameters: [(String, String)], _ stamp: Stamp
     ) throws(ExchangeError) -> HTTPRequest {
-        let credentials = try credentialsOrThrow(credentials)
+        let credentials = try credentialsOrThrow()
         guard let secret = Data(base64Encoded: credentials.secret) else {
             throw ExchangeError(.auth, code: "no_key", "KRAKEN_SECRET is not base64")
         }
@@ -106,7 +106,9 @@ package struct Kraken: ExchangeAPI {
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
         guard response.status == 200 else {
             let verdict: Verdict = response.status == 429 ? .wait : .unknown
-            throw ExchangeError(verdict, answered: "HTTP \(response.status)", "\(response.status)", response)
+            // Any other status than 200 leaves open what became of an order.
+            throw ExchangeError(
+                verdict, answered: "HTTP \(response.status)", "\(response.status)", response, isUncertain: true)
         }
         let body = try JSON(response)
         guard let errors = body["error"].list?.compactMap(\.text) else { throw .malformed(response) }
@@ -118,8 +120,8 @@ package struct Kraken: ExchangeAPI {
         let result = body["result"]
         let answer: Answer? =
             switch call {
-            case .time: result["unixtime"].int.map { .time($0 * 1000) }
-            case .instruments: result.members.map { pairs in .instruments(pairs.compactMap(instrument)) }
+            case .time: result["unixtime"].secondsAsMs.map(Answer.time)
+            case .instruments: result.members.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
             case .tickers(let instruments):
                 result.members.map { rows in
                     .tickers(instruments.compactMap { ticker(rows[$0.id], $0.symbol, response.receivedMs) })
@@ -160,8 +162,11 @@ package struct Kraken: ExchangeAPI {
         let verdict = verdicts.first { $0.1.contains(where: error.hasPrefix) }?.0 ?? .permanent
         // `EService: Throttled: 1700000005` names the second from which requests are taken again.
         let until = error.split(separator: ":").last.flatMap { Int64($0.trimmingCharacters(in: .whitespaces)) }
-        let wait = until.map { Duration.milliseconds(max(0, $0 * 1000 - response.receivedMs)) }
-        return ExchangeError(verdict, answered: error, error, response, retryAfter: verdict == .wait ? wait : nil)
+        let wait = until.flatMap { 0..<4_000_000_000 ~= $0 ? $0 * 1000 - response.receivedMs : nil }
+        return ExchangeError(
+            verdict, answered: error, error, response,
+            retryAfter: verdict == .wait ? wait.map { .milliseconds(min(max(0, $0), 3_600_000)) } : nil,
+            isUncertain: error.hasPrefix("EService:Deadline elapsed"))
     }
 
     /// Kraken's `open` is today's at midnight UTC, the other figures cover 24 hours: no change in percent is given.
@@ -199,7 +204,7 @@ package struct Kraken: ExchangeAPI {
         // Kraken's own names for these two, in `wsname`.
         let renamed = ["XBT": "BTC", "XDG": "DOGE"]
         guard let names = pair["wsname"].text?.split(separator: "/").map(String.init), names.count == 2,
-            let decimals = pair["lot_decimals"].int, let tick = pair["tick_size"].positive
+            let decimals = pair["lot_decimals"].int, 0...18 ~= decimals, let tick = pair["tick_size"].positive
         else { return nil }
         return Instrument(
             symbol: names.map { renamed[$0] ?? $0 }.joined(separator: "/"), id: id, tick: tick,

@@ -78,7 +78,9 @@ extension Instrument {
         }
         guard amount.isMultiple(of: step) else { throw Violation("amount", order.amount, "a multiple of \(step)") }
         if let minAmount, amount < minAmount { throw Violation("amount", order.amount, "at least \(minAmount)") }
-        if let maxAmount, amount > maxAmount { throw Violation("amount", order.amount, "at most \(maxAmount)") }
+        if let maxAmount = order.type == .market ? maxMarketAmount ?? maxAmount : maxAmount, amount > maxAmount {
+            throw Violation("amount", order.amount, "at most \(maxAmount)")
+        }
         guard let text = order.price else { return }
         guard let price = Decimal(wire: text), price > 0 else {
             throw Violation("price", text, "a decimal above 0 such as 50000.5")

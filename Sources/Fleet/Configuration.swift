@@ -145,7 +145,8 @@ private struct Source {
             let expected =
                 "an http:// or https:// address (\(exchange.rawValue) has no address of its own in \(mode) mode)"
             fault(
-                text(name + "_URL") == nil && mode == .simulated ? "FLEET_SIMULATOR_URL" : name + "_URL", url ?? "",
+                text(name + "_URL") == nil && mode == .simulated ? "FLEET_SIMULATOR_URL" : name + "_URL",
+                url.map { $0.contains("@") ? "(hidden)" : $0 } ?? "",
                 expected)
         }
         let (key, secret) = (secret(name + "_KEY"), secret(name + "_SECRET"))

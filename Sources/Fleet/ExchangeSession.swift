@@ -33,17 +33,25 @@ package final class ExchangeSession {
     }
 
     /// Whether calls of this class are stopped for now, so that jobs that need them had better wait in their stream.
-    package func isStopped(trading: Bool) -> Bool { breakers[trading]?.isStopping(at: .now) ?? false }
+    package func isStopped(trading: Bool) -> Bool {
+        (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed(at: .now) ?? false)
+    }
 
-    /// The market of a unified symbol. The list is fetched at first use and kept for an hour; for a symbol that is not
-    /// in it, it is fetched again, at most once a minute. - Throws: `Refusal` when the exchange has no such market.
+    /// The market of a unified symbol. The list is fetched at first use and again when it is an hour old or lacks the
+    /// symbol, at most once a minute; while it cannot be had, an older one serves.
+    /// - Throws: `Refusal` when the exchange has no such market.
     package func instrument(_ symbol: String) async throws -> Instrument {
         let age = nowMs() - instrumentsLoadedMs
         if age > 3_600_000 || (instruments[symbol] == nil && age > 60_000) {
-            try await instrumentLoads.join(api.exchange) { [self] in
-                guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
-                instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-                instrumentsLoadedMs = nowMs()
+            do {
+                try await instrumentLoads.join(api.exchange) { [self] in
+                    guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
+                    instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
+                    instrumentsLoadedMs = nowMs()
+                }
+            } catch {
+                guard instruments[symbol] != nil else { throw error }
+                log.warning("market list not renewed", metadata: ["error": "\(error)"])
             }
         }
         if let instrument = instruments[symbol] { return instrument }
@@ -52,35 +60,54 @@ package final class ExchangeSession {
 
     /// Sends a call and returns the exchange's answer. A wrong clock or nonce is set right and the call sent again: the
     /// exchange has not executed it.
+    ///
     /// The deadline of `job` holds; with `mayStop` a stopping worker gives up waiting for breaker and limiter.
+    /// `beforeSend` runs when nothing more is waited for; what it throws stops the call.
     /// - Throws: `ExchangeError`; `JobExpired`; `CancellationError` before anything was sent.
-    package func perform(_ call: Call, for job: Job?, mayStop: Bool = true) async throws -> Answer {
+    package func perform(
+        _ call: Call, for job: Job?, mayStop: Bool = true, beforeSend: @LaneActor () async throws -> Void = {}
+    ) async throws -> Answer {
         for attempt in 1... {
             do {
-                guard api.exchange == .kraken, call.isPrivate else { return try await sent(call, for: job, mayStop) }
-                // Nonces must arrive in order, and requests overtake each other: one nonced call at a time. A late one
-                // of another worker is refused as an invalid nonce, not executed, and sent again with a new one.
-                return try await noncedCalls.pass { [self] in try await sent(call, for: job, mayStop) }
+                return try await admitted(call, job, mayStop, beforeSend)
             } catch let error as ExchangeError where error.verdict == .resync && attempt < 8 {
-                clockOffsetMs = nil
+                // Kraken's is a nonce: another worker's overtook it.
+                if api.exchange != .kraken { clockOffsetMs = nil }
                 log.info("sending again", metadata: ["reason": "\(error.message)", "attempt": "\(attempt)"])
             }
         }
         throw CancellationError()
     }
 
-    private func sent(_ call: Call, for job: Job?, _ mayStop: Bool) async throws -> Answer {
+    private func admitted(
+        _ call: Call, _ job: Job?, _ mayStop: Bool, _ beforeSend: @LaneActor () async throws -> Void
+    ) async throws -> Answer {
         if call.isPrivate, clockOffsetMs == nil {
-            do { _ = try await sent(.time, for: job, mayStop) } catch let error as ExchangeError {
+            do { _ = try await admitted(.time, job, mayStop, {}) } catch let error as ExchangeError {
                 // Whatever became of this request, the one it was made for has not been sent.
                 throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
             }
         }
-        let permit = try await admission(call, for: job, mayStop)
+        let permit = try await admission(call, job, mayStop)
         // Nil until there is an answer: nothing was learnt of the exchange's health.
         var isHealthy: Bool?
         defer { report(isHealthy, call, permit) }
-        let nonce = api.exchange == .kraken && call.isPrivate ? try await nextNonce() : 0
+        guard api.exchange == .kraken, call.isPrivate else {
+            return try await sent(call, job, nonce: 0, beforeSend, &isHealthy)
+        }
+        // Nonces must arrive in order, and requests overtake each other: one nonced call at a time. A late one of
+        // another worker is refused as an invalid nonce, not executed, and sent again with a new one.
+        await noncedCalls.enter()
+        defer { noncedCalls.leave() }
+        return try await sent(call, job, nonce: try await nextNonce(), beforeSend, &isHealthy)
+    }
+
+    private func sent(
+        _ call: Call, _ job: Job?, nonce: UInt64, _ beforeSend: @LaneActor () async throws -> Void,
+        _ isHealthy: inout Bool?
+    ) async throws -> Answer {
+        if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+        try await beforeSend()
         let stamp = Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce)
         let request = try api.request(call, stamp)
         let (start, sentMs) = (ContinuousClock.now, nowMs())
@@ -89,7 +116,13 @@ package final class ExchangeSession {
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
             let answer = try api.answer(to: call, response)
-            if case .time(let theirs) = answer { clockOffsetMs = theirs - (sentMs + response.receivedMs) / 2 }
+            if case .time(let theirs) = answer {
+                let offset = theirs - (sentMs + response.receivedMs) / 2
+                guard abs(offset) < 86_400_000 else {
+                    throw ExchangeError(.unknown, code: "malformed_answer", "a clock that is off by \(offset) ms")
+                }
+                clockOffsetMs = offset
+            }
             isHealthy = duration < .seconds(5)
             metrics.requests["ok"]?.increment()
             return answer
@@ -102,12 +135,12 @@ package final class ExchangeSession {
             isHealthy = !error.mayHaveExecuted || error.verdict == .dup
             metrics.requests[error.verdict.rawValue]?.increment()
             if error.verdict == .wait, let pause = error.retryAfter { limiter?.close(for: pause, at: .now) }
-            throw error
+            throw error.hiding(api.credentials)
         }
     }
 
-    /// Waits for breaker and limiter. The deadline is looked at after every wait, so just before the request too.
-    private func admission(_ call: Call, for job: Job?, _ mayStop: Bool) async throws -> Breaker.Permit {
+    /// Waits for breaker and limiter.
+    private func admission(_ call: Call, _ job: Job?, _ mayStop: Bool) async throws -> Breaker.Permit {
         while true {
             if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
             var wait = Duration.milliseconds(100)
@@ -116,15 +149,18 @@ package final class ExchangeSession {
                 wait = limited
                 report(nil, call, permit)
             }
-            try await pause(for: wait, mayStop)
+            try await pause(for: wait, job, mayStop)
         }
     }
 
+    /// Waits, but no longer than to the deadline of `job`.
     /// - Throws: `CancellationError` when the worker stops and `mayStop`.
-    package func pause(for duration: Duration, _ mayStop: Bool = true) async throws {
-        guard mayStop else { return try await Task.sleep(for: duration) }
+    package func pause(for duration: Duration, _ job: Job?, _ mayStop: Bool = true) async throws {
+        let left = job?.deadlineMs.map { Duration.milliseconds(min(max(0, $0 - nowMs()), 1_000_000_000)) }
+        let wait = min(duration, left ?? duration)
+        guard mayStop else { return try await Task.sleep(for: wait) }
         if Task.isShuttingDownGracefully { throw CancellationError() }
-        try await cancelWhenGracefulShutdown { try await Task.sleep(for: duration) }
+        try await cancelWhenGracefulShutdown { try await Task.sleep(for: wait) }
     }
 
     private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {

@@ -1,13 +1,16 @@
 package import Logging
 package import Redis
 
-/// Writes results and takes jobs off their streams, many in one transaction. A job that was given to it stays in hand
-/// until Redis has confirmed the write, however often the connection breaks.
+/// Writes results and takes jobs off their streams, many at once. A job that was given to it stays in hand until Redis
+/// has confirmed the write, however often the connection breaks.
 @LaneActor
 package final class Finisher {
     private struct Entry {
         let job: Job
-        var commands: [RedisCommand]
+        /// What may be written twice without harm, in one transaction with other jobs.
+        var result: RedisCommand?
+        /// What must happen once: a function that looks whether the job is still ours.
+        var function: (name: String, keys: [String], arguments: [RedisArgument])?
     }
 
     private let redis: RedisClient
@@ -29,27 +32,28 @@ package final class Finisher {
 
     /// Queues a job's result: stored for `ttl` seconds (0: not stored) and pushed to `reply_to` where one waits.
     package func finish(_ job: Job, result: String, ttl: Int) {
-        var commands: [RedisCommand] = []
-        if ttl > 0 { commands.append(["SET", .text(keys.result(job.id)), .text(result), "EX", .int(ttl)]) }
-        if let key = job.replyTo {
-            commands.append(["RPUSH", .text(key), .text(result)])
-            commands.append(["EXPIRE", .text(key), 60])
+        let key = keys.result(job.id)
+        guard let reply = job.replyTo else {
+            let command: RedisCommand? = ttl > 0 ? ["SET", .text(key), .text(result), "EX", .int(ttl)] : nil
+            return add(Entry(job: job, result: command))
         }
-        add(Entry(job: job, commands: commands))
+        let arguments: [RedisArgument] = [
+            .text(Keys.group), .text(job.entryId), .text(result), .int(ttl), 60,
+        ]
+        add(Entry(job: job, function: ("fleet_finish", [keys.jobs(job.kind), key, reply], arguments)))
     }
 
     /// Queues a job to go back to its stream for another worker, with the id and time it had.
     package func handBack(_ job: Job) {
-        let own = ["id", "fleet_enqueued_ms"]
-        var fields: [RedisArgument] = []
+        var fields: [RedisArgument] = [.text(Keys.group), .text(job.entryId)]
         for index in stride(from: 0, to: job.fields.count - 1, by: 2) {
             guard case .bytes(let name) = job.fields[index], case .bytes(let value) = job.fields[index + 1],
-                !own.contains(String(decoding: name, as: UTF8.self))
+                !["id", "fleet_enqueued_ms"].contains(String(decoding: name, as: UTF8.self))
             else { continue }
             fields += [.bytes(name), .bytes(value)]
         }
         fields += ["id", .text(job.id), "fleet_enqueued_ms", .int(Int(job.enqueuedMs))]
-        add(Entry(job: job, commands: [RedisCommand(["XADD", .text(keys.jobs(job.kind)), "*"] + fields)]))
+        add(Entry(job: job, function: ("fleet_hand_back", [keys.jobs(job.kind)], fields)))
     }
 
     private func add(_ entry: Entry) {
@@ -70,27 +74,28 @@ package final class Finisher {
     }
 
     private func write(_ entries: [Entry]) async {
-        let streams = Dictionary(grouping: entries, by: \.job.kind).map { kind, entries in
-            (RedisArgument.text(keys.jobs(kind)), entries.map(\.job.entryId))
-        }
-        var commands: [RedisCommand] = [["MULTI"]]
-        for entry in entries { commands += entry.commands }
-        for (stream, ids) in streams {
-            commands += [["XACK", stream, .text(Keys.group)] + ids, ["XDEL", stream] + ids]
-        }
-        commands.append(["EXEC"])
-        for attempt in 0... {
-            let replies = await redis.pipeline(commands)
-            guard let error = replies.last?.error else {
-                // A command that fails inside a transaction (a reply_to of another type) does not stop the others.
-                for error in replies.last?.array?.compactMap(\.error) ?? [] {
-                    log.warning("a result could not be delivered", metadata: ["error": "\(error)"])
-                }
-                return
+        await untilWritten { [self] () async throws(RedisError) in
+            let plain = entries.filter { $0.function == nil }
+            guard !plain.isEmpty else { return }
+            var commands: [RedisCommand] = [["MULTI"]] + plain.compactMap(\.result)
+            for (kind, entries) in Dictionary(grouping: plain, by: \.job.kind) {
+                let (stream, ids) = (RedisArgument.text(keys.jobs(kind)), entries.map(\.job.entryId))
+                commands += [["XACK", stream, .text(Keys.group)] + ids, ["XDEL", stream] + ids]
             }
-            // Written already or not: doing it again leaves the same result.
-            if attempt == 0 {
-                log.warning("results not written yet", metadata: ["error": "\(error)", "jobs": "\(entries.count)"])
+            let replies = await redis.pipeline(commands + [["EXEC"]])
+            if let error = replies.last?.error { throw error }
+        }
+        for case let function? in entries.map(\.function) {
+            await untilWritten { [self] () async throws(RedisError) in
+                _ = try await FunctionLibrary.call(function.name, function.keys, function.arguments, on: redis)
+            }
+        }
+    }
+
+    private func untilWritten(_ write: @LaneActor () async throws(RedisError) -> Void) async {
+        for attempt in 0... {
+            do throws(RedisError) { return try await write() } catch {
+                if attempt == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
             }
             guard (try? await Task.sleep(for: Retry.delay(attempt))) != nil else { return }
             guard (try? await redis.connected()) != nil else { return }

@@ -14,11 +14,12 @@ package enum FunctionLibrary {
         _ = try await redis.send(["FUNCTION", "LOAD", "REPLACE", .bytes(PackageResources.fleet_lua)])
     }
 
-    /// Calls a function on one key; where Redis has lost the library (a restart without its files), loads it again.
+    /// Calls a function; where Redis has lost the library (a restart without its files), loads it again.
     package nonisolated(nonsending) static func call(
-        _ function: String, key: String, _ arguments: [RedisArgument] = [], on redis: RedisClient
+        _ function: String, _ keys: [String], _ arguments: [RedisArgument] = [], on redis: RedisClient
     ) async throws(RedisError) -> RedisValue {
-        let command = RedisCommand(["FCALL", .text(function), 1, .text(key)] + arguments)
+        let head: [RedisArgument] = ["FCALL", .text(function), .int(keys.count)]
+        let command = RedisCommand(head + keys.map(RedisArgument.text) + arguments)
         do throws(RedisError) {
             return try await redis.send(command)
         } catch {

@@ -93,7 +93,7 @@ private struct FieldReader {
     mutating func choice<Value: RawRepresentable & CaseIterable>(_ field: String, _ standard: Value? = nil) -> Value?
     where Value.RawValue == String {
         let expected = Value.allCases.map(\.rawValue).joined(separator: ", ")
-        if standard != nil, values[field] == nil { return standard }
+        if standard != nil, values[field]?.isEmpty ?? true { return standard }
         return Value(rawValue: required(field, expected) { Value(rawValue: $0) != nil })
     }
 
@@ -142,6 +142,7 @@ package func isSymbol(_ text: String) -> Bool {
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
     return parts.count == 2
         && parts.allSatisfy { part in
-            (1...20).contains(part.count) && part.allSatisfy { $0.isNumber || ($0.isLetter && !$0.isLowercase) }
+            part.utf8.count <= 60 && (1...20).contains(part.count)
+                && part.allSatisfy { $0.isNumber || ($0.isLetter && !$0.isLowercase) }
         }
 }

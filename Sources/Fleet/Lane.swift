@@ -61,14 +61,14 @@ package final class Lane {
         session = ExchangeSession(
             api: api, http: http, usesLimits: configuration.usesLimits, metrics: metrics, log: log, nowMs: nowMs
         ) { [writing] () async throws(ExchangeError) in
-            let reply = try? await FunctionLibrary.call("fleet_nonce", key: nonceKey, on: writing)
+            let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: writing)
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
             throw ExchangeError(.wait, code: "no_nonce", "Redis gave no nonce")
         }
         tickers = Tickers(session: session, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
         orders = Orders(
             session: session, redis: writing, journalTTL: configuration.orderResultTTL,
-            allowsOrders: configuration.allowsOrders, log: log, nowMs: nowMs)
+            allowsOrders: configuration.allowsOrders, consumer: consumer, log: log, nowMs: nowMs)
     }
 
     /// Serves until the service group shuts down: then reads no more, finishes what runs, hands back what has not
@@ -111,7 +111,7 @@ package final class Lane {
         if !hasGroups {
             try await createGroups()
             // Entries that were delivered to us over a connection that broke before they arrived.
-            for kind in configuration.kinds { _ = try await take(read([kind], "0", count: 1000), kind, &jobs) }
+            for kind in configuration.kinds { try await recover(kind, &jobs) }
         }
         if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
             measuredAt = .now
@@ -138,6 +138,16 @@ package final class Lane {
         let idle = kinds.filter { unreadable[$0] == nil }
         guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(20)) }
         _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
+    }
+
+    /// Starts what is pending for this consumer and not in hand, page by page.
+    private func recover(_ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws {
+        var last: String? = "0"
+        while let from = last {
+            let reply = await reading.pipeline([read([kind], from, count: 100)])[0]
+            _ = try start(reply, kind, &jobs)
+            last = reply.array?.first?.array?.last?.array?.last?.array?.first?.text
+        }
     }
 
     /// Slots that jobs of the kind may fill now: an eighth of all is kept for cancels, another for cancels and orders.
@@ -241,14 +251,16 @@ package final class Lane {
                     return finish(job, .ended(isFinal ? .rejected : .failed, error), attempt: attempt, startedMs)
                 }
                 let wait = max(error.retryAfter ?? .zero, Retry.delay(attempt - 1))
-                guard (try? await session.pause(for: wait)) != nil else { return handBack(job) }
+                guard (try? await session.pause(for: wait, job)) != nil else { return handBack(job) }
             } catch let error as RedisError {
                 // Nothing was sent, or the journal knows: the job begins anew when Redis is well. A key of another type
                 // stays as it is, though.
                 if error.code == .server("WRONGTYPE"), attempt >= job.maxAttempts {
                     return finish(job, .ended(.failed, code: "redis", error.message), attempt: attempt, startedMs)
                 }
-                guard (try? await session.pause(for: Retry.delay(attempt - 1))) != nil else { return handBack(job) }
+                guard (try? await session.pause(for: Retry.delay(attempt - 1), job)) != nil else {
+                    return handBack(job)
+                }
             } catch {
                 return handBack(job)
             }

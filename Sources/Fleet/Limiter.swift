@@ -29,6 +29,8 @@ package struct Limiter: Sendable {
         return nil
     }
 
+    package func isClosed(at now: ContinuousClock.Instant) -> Bool { now < closedUntil }
+
     /// Lets nothing through for a while: what a 429, 418 or 403 asks for.
     package mutating func close(for duration: Duration, at now: ContinuousClock.Instant) {
         closedUntil = max(closedUntil, now + duration)

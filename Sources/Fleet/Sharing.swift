@@ -20,11 +20,13 @@ final class Turnstile {
     private var isTaken = false
     private var waiters: [CheckedContinuation<Void, Never>] = []
 
-    func pass<Value: Sendable>(_ body: @LaneActor () async throws -> Value) async rethrows -> Value {
+    func enter() async {
         if isTaken { await withCheckedContinuation { waiters.append($0) } }
         isTaken = true
-        // Handed on directly, so that a newcomer cannot slip in between.
-        defer { if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() } }
-        return try await body()
+    }
+
+    /// Hands on directly, so that a newcomer cannot slip in between.
+    func leave() {
+        if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() }
     }
 }

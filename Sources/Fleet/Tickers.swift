@@ -57,14 +57,12 @@ package final class Tickers {
     }
 
     private func lookUp(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
-        let replies = await redis.pipeline([
-            ["GET", .text(keys.cache(symbol))], ["ZADD", .text(keys.asked), .int(Int(nowMs())), .text(symbol)],
-        ])
+        let reply = await redis.pipeline([["GET", .text(keys.cache(symbol))]])[0]
         struct Stamp: Decodable { let receivedMs: Int64 }
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        if let json = replies[0].text, let stamp = try? decoder.decode(Stamp.self, from: Data(json.utf8)),
-            nowMs() - stamp.receivedMs <= maxAgeMs
+        if let json = reply.text, let stamp = try? decoder.decode(Stamp.self, from: Data(json.utf8)),
+            (nowMs() - min(maxAgeMs, 86_400_000)...nowMs() + 60_000).contains(stamp.receivedMs)
         {
             let found = Cached(json: json, receivedMs: stamp.receivedMs)
             remember(symbol, found)
@@ -76,7 +74,7 @@ package final class Tickers {
     private func ask(_ symbol: String, for job: Job) async throws -> Cached {
         let instrument = try await session.instrument(symbol)
         guard case .tickers(let tickers) = try await session.perform(.tickers([instrument]), for: job),
-            let found = await store(tickers).first
+            let found = await store(tickers, asked: true).first
         else { throw ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)") }
         return found
     }
@@ -88,7 +86,7 @@ package final class Tickers {
         if symbols.isEmpty {
             let asked = RedisArgument.text(keys.asked)
             let replies = await redis.pipeline([
-                ["ZREMRANGEBYSCORE", asked, "-inf", .int(Int(nowMs()) - 600_000)], ["ZRANGE", asked, 0, 499],
+                ["ZREMRANGEBYSCORE", asked, "-inf", .int(Int(nowMs()) - 600_000)], ["ZRANGE", asked, -500, -1],
             ])
             symbols = try replies[1].get().array?.compactMap(\.text) ?? []
         }
@@ -105,15 +103,24 @@ package final class Tickers {
         for symbol in Set(instruments.map(\.symbol)).subtracting(tickers.map(\.symbol)) {
             failed[symbol] = "the exchange gave no ticker"
         }
-        return (await store(tickers).count, failed)
+        return (await store(tickers, asked: false).count, failed)
     }
 
-    /// Writes both tiers. An answer that cannot be written to Redis still serves this worker.
-    private func store(_ tickers: [Ticker]) async -> [Cached] {
-        let stored = tickers.map { Cached(json: json($0), receivedMs: $0.receivedMs) }
-        for (ticker, cached) in zip(tickers, stored) { remember(ticker.symbol, cached) }
-        _ = await redis.pipeline(
-            zip(tickers, stored).map { ["SET", .text(keys.cache($0.symbol)), .text($1.json), "EX", .int(ttl)] })
+    /// Writes both tiers, and with `asked` notes that a job asked for these. An answer that cannot be written to Redis
+    /// still serves this worker.
+    private func store(_ tickers: [Ticker], asked: Bool) async -> [Cached] {
+        var commands: [RedisCommand] = []
+        let stored = tickers.map { ticker in
+            let cached = Cached(json: json(ticker), receivedMs: ticker.receivedMs)
+            remember(ticker.symbol, cached)
+            commands.append(["SET", .text(keys.cache(ticker.symbol)), .text(cached.json), "EX", .int(ttl)])
+            if asked {
+                commands.append(["ZADD", .text(keys.asked), .int(Int(ticker.receivedMs)), .text(ticker.symbol)])
+                commands.append(["EXPIRE", .text(keys.asked), 600])
+            }
+            return cached
+        }
+        _ = await redis.pipeline(commands)
         return stored
     }
 

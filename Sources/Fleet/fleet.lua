@@ -17,24 +17,51 @@ redis.register_function('fleet_nonce', function(keys)
   return now
 end)
 
--- Opens an order's journal, or says what stands in it.
--- KEYS: 1 order key  ARGV: 1 state to begin with  2 seconds to keep it  3 now, unix ms
--- Returns: {'begun'}, or {state, outcome JSON or ''} of what was there
+-- Takes a delivered job off its stream, its result written. Nothing happens when that was done before.
+-- KEYS: 1 stream  2 result key  3 reply key (optional)
+-- ARGV: 1 group  2 entry id  3 result JSON  4 seconds to store it, 0 not at all  5 seconds the reply key lives
+-- Returns: 1, or 0 when the entry was not pending any more
+redis.register_function('fleet_finish', function(keys, argv)
+  if redis.call('XACK', keys[1], argv[1], argv[2]) == 0 then return 0 end
+  redis.call('XDEL', keys[1], argv[2])
+  if tonumber(argv[4]) > 0 then redis.call('SET', keys[2], argv[3], 'EX', argv[4]) end
+  -- A reply key of another type is its owner's fault and must not keep the job.
+  if keys[3] and not redis.pcall('RPUSH', keys[3], argv[3])['err'] then redis.call('EXPIRE', keys[3], argv[5]) end
+  return 1
+end)
+
+-- Puts a delivered job back at the end of its stream. Nothing happens when that was done before.
+-- KEYS: 1 stream  ARGV: 1 group  2 entry id  3… fields and values
+-- Returns: 1, or 0 when the entry was not pending any more
+redis.register_function('fleet_hand_back', function(keys, argv)
+  if redis.call('XACK', keys[1], argv[1], argv[2]) == 0 then return 0 end
+  redis.call('XDEL', keys[1], argv[2])
+  redis.call('XADD', keys[1], '*', unpack(argv, 3))
+  return 1
+end)
+
+-- Opens an order's journal, or says what stands in it. The same owner gets 'begun' again while the state is its own:
+-- its first call may have been carried out without an answer.
+-- KEYS: 1 order key  ARGV: 1 state to begin with  2 seconds to keep it  3 now, unix ms  4 owner: consumer and entry id
+-- Returns: {'begun', ''}, or {state, outcome JSON or ''} of what was there
 redis.register_function('fleet_journal_begin', function(keys, argv)
-  if redis.call('HSETNX', keys[1], 'state', argv[1]) == 1 then
-    redis.call('HSET', keys[1], 'begun_ms', argv[3])
+  local found = redis.call('HMGET', keys[1], 'state', 'outcome', 'owner')
+  if not found[1] then
+    redis.call('HSET', keys[1], 'state', argv[1], 'begun_ms', argv[3], 'owner', argv[4])
     redis.call('EXPIRE', keys[1], argv[2])
-    return {'begun'}
+    return {'begun', ''}
   end
-  local found = redis.call('HMGET', keys[1], 'state', 'outcome')
+  if found[1] == argv[1] and found[3] == argv[4] and not found[2] then return {'begun', ''} end
   return {found[1], found[2] or ''}
 end)
 
--- Writes how an order ended.
+-- Writes how an order ended. What is known stays: 'unknown' never takes the place of another outcome.
 -- KEYS: 1 order key  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 now, unix ms
--- Returns: 1
+-- Returns: the outcome JSON that stands
 redis.register_function('fleet_journal_end', function(keys, argv)
+  local found = redis.call('HMGET', keys[1], 'state', 'outcome')
+  if argv[1] == 'unknown' and found[2] and found[1] ~= 'unknown' then return found[2] end
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', argv[4])
   redis.call('EXPIRE', keys[1], argv[3])
-  return 1
+  return argv[2]
 end)

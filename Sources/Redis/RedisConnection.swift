@@ -25,7 +25,7 @@ package final class RedisConnection: RedisCalls {
         do {
             let bootstrap = ClientBootstrap(group: loop).connectTimeout(TimeAmount(timeout))
                 .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-            let (channel, handler) = try await bootstrap.connect(to: socketAddress(url.address)) { channel in
+            let setUp = { @Sendable (channel: any Channel) in
                 channel.eventLoop.makeCompletedFuture {
                     if url.usesTLS { try channel.pipeline.syncOperations.addHandler(tlsHandler(url)) }
                     let handler = PipelineHandler(channel)
@@ -33,6 +33,14 @@ package final class RedisConnection: RedisCalls {
                     return (channel, NIOLoopBound(handler, eventLoop: channel.eventLoop))
                 }
             }
+            // Looks names up away from the threads that run tasks, and tries every address.
+            let (channel, handler) =
+                switch url.address {
+                case .tcp(let host, let port):
+                    try await bootstrap.connect(host: host, port: port, channelInitializer: setUp)
+                case .unix(let path):
+                    try await bootstrap.connect(unixDomainSocketPath: path, channelInitializer: setUp)
+                }
             connection = RedisConnection(channel, handler)
         } catch {
             throw RedisError(.connectionLost, "no connection to \(url): \(error)")
@@ -68,13 +76,6 @@ package final class RedisConnection: RedisCalls {
     }
 
     package func close() { channel.close(promise: nil) }
-
-    private static func socketAddress(_ address: RedisURL.Address) throws -> SocketAddress {
-        switch address {
-        case .tcp(let host, let port): try SocketAddress.makeAddressResolvingHost(host, port: port)
-        case .unix(let path): try SocketAddress(unixDomainSocketPath: path)
-        }
-    }
 
     private static func tlsHandler(_ url: RedisURL) throws -> NIOSSLClientHandler {
         var configuration = TLSConfiguration.makeClientConfiguration()

@@ -23,8 +23,9 @@ package struct RedisURL: Sendable, Equatable, CustomStringConvertible {
             ["redis", "rediss", "unix"].contains(scheme)
         else { throw invalid("not a URL that begins with redis://, rediss:// or unix://") }
         let query = Dictionary((parts.queryItems ?? []).map { ($0.name, $0.value ?? "") }) { $1 }
-        if let unknown = query.keys.sorted().first(where: { !["db", "ca_file"].contains($0) }) {
-            throw invalid("parameter '\(unknown)' is not known; expected db or ca_file")
+        // What stands in the wrong place may be a part of the password: it is never shown.
+        guard query.keys.allSatisfy({ ["db", "ca_file"].contains($0) }) else {
+            throw invalid("a parameter is not known; expected db or ca_file (is a ? in the password percent-encoded?)")
         }
         let host = (parts.host ?? "").trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
         let port = parts.port ?? 6379
@@ -39,7 +40,7 @@ package struct RedisURL: Sendable, Equatable, CustomStringConvertible {
         let path = scheme == "unix" ? "" : parts.path.dropFirst()
         let number = query["db"] ?? (path.isEmpty ? "0" : String(path))
         guard let database = Int(number), database >= 0 else {
-            throw invalid("database '\(number)' is not a whole number from 0")
+            throw invalid("the database is not a whole number from 0 (is a / in the password percent-encoded?)")
         }
         self.database = database
         password = parts.password.flatMap { $0.isEmpty ? nil : $0 }
