@@ -31,7 +31,7 @@ package struct Breaker: Sendable {
 
     /// Reports how the call of a permit went; nil: it says nothing of the endpoint's health (it was cancelled, or never
     /// sent), and the permit is free again. - Returns: the state, when it changed.
-    package mutating func record(_ success: Bool?, _ permit: Permit, at now: ContinuousClock.Instant) -> State? {
+    package mutating func record(success: Bool?, _ permit: Permit, at now: ContinuousClock.Instant) -> State? {
         guard permit.generation == generation else { return nil }
         let before = state
         switch (success, state) {

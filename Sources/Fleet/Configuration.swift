@@ -42,7 +42,8 @@ package struct Configuration: Sendable {
         logFormat = source.choice("LOG_FORMAT", .text)
         usesLimits = source.choice("FLEET_LIMITS", OnOff.on) == .on
         allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
-        // Known names of the contract that one worker alone has no use for.
+        // Names of the contract that have no effect yet.
+        _ = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no)
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         _ = source.text("FLEET_EGRESS")
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
@@ -101,8 +102,11 @@ private struct Source {
     where Value.RawValue == String {
         guard let text = text(name) else { return Array(Value.allCases) }
         let names = text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
-        if names.isEmpty || names.contains(where: { Value(rawValue: $0) == nil }) {
-            fault(name, text, "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
+        let wrong = names.filter { Value(rawValue: $0) == nil }
+        if names.isEmpty || !wrong.isEmpty {
+            fault(
+                name, wrong.joined(separator: ","),
+                "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
         }
         return Value.allCases.filter { names.contains($0.rawValue) }
     }

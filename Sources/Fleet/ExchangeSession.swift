@@ -138,7 +138,7 @@ package final class ExchangeSession {
     }
 
     private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {
-        guard let state = breakers[call.isPrivate]?.record(isHealthy, permit, at: .now) else { return }
+        guard let state = breakers[call.isPrivate]?.record(success: isHealthy, permit, at: .now) else { return }
         metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
         log.warning("breaker", metadata: ["class": call.isPrivate ? "trading" : "market", "state": "\(state)"])
     }

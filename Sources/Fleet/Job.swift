@@ -44,7 +44,7 @@ package struct Job: Sendable {
         var reader = FieldReader(fields)
         let own = reader.text("id", jobIdForm, isJobId)
         id = own ?? entryId
-        deadlineMs = reader.number("deadline_ms", 0...Int64.max)
+        deadlineMs = reader.number("deadline_ms", 0...Int64.max, "unix milliseconds")
         maxAttempts = Int(reader.number("max_attempts", 1...100) ?? 5)
         resultTTL = reader.number("result_ttl_s", 0...31_536_000).map(Int.init)
         let prefix = Keys(exchange).replyPrefix
@@ -93,10 +93,10 @@ private struct FieldReader {
         return text ?? ""
     }
 
-    mutating func number(_ field: String, _ range: ClosedRange<Int64>) -> Int64? {
+    mutating func number(_ field: String, _ range: ClosedRange<Int64>, _ unit: String = "a whole number") -> Int64? {
         let value = { (text: String) in text.utf8.allSatisfy { (48...57).contains($0) } ? Int64(text) : nil }
         let most = range.upperBound == .max ? "" : " to \(range.upperBound)"
-        return text(field, "a whole number from \(range.lowerBound)\(most)") { value($0).map(range.contains) ?? false }
+        return text(field, "\(unit) from \(range.lowerBound)\(most)") { value($0).map(range.contains) ?? false }
             .flatMap(value)
     }
 

@@ -27,6 +27,7 @@ package final class Lane {
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     private var unreadable: [Kind: ContinuousClock.Instant] = [:]
     private var hasGroups = false
+    private var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
     package var isReady: Bool { reading.isConnected && writing.isConnected && hasGroups }
@@ -111,6 +112,11 @@ package final class Lane {
             try await createGroups()
             // Entries that were delivered to us over a connection that broke before they arrived.
             for kind in configuration.kinds { _ = try await take(read([kind], "0", count: 1000), kind, &jobs) }
+        }
+        if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
+            measuredAt = .now
+            let lengths = await writing.pipeline(configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] })
+            for (kind, reply) in zip(configuration.kinds, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
         }
         let kinds = configuration.kinds.filter { kind in
             !session.isStopped(trading: kind.isTrading) && (unreadable[kind].map { $0 < .now } ?? true)

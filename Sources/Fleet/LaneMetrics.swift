@@ -8,6 +8,8 @@ package struct LaneMetrics: Sendable {
     let requestDuration: Metrics.Timer
     let jobs: [Kind: [Outcome.Status: Counter]]
     let durations, waits: [Kind: Metrics.Timer]
+    /// Entries of each stream, waiting or in flight; every replica tells the same.
+    let lengths: [Kind: Gauge]
     let answers: [Tickers.Source: Counter]
     /// By verdict, `ok` or `no_answer`.
     let requests: [String: Counter]
@@ -28,6 +30,9 @@ package struct LaneMetrics: Sendable {
         requestDuration = Timer(label: "fleet_exchange_request_duration_seconds", dimensions: [label])
         durations = timers("fleet_job_duration_seconds")
         waits = timers("fleet_queue_wait_seconds")
+        lengths = table(Kind.allCases) {
+            Gauge(label: "fleet_stream_length", dimensions: [label, ("kind", $0.rawValue)])
+        }
         jobs = table(Kind.allCases) { kind in
             table(Outcome.Status.allCases) { status in
                 let dimensions = [label, ("kind", kind.rawValue), ("outcome", status.rawValue)]

@@ -86,7 +86,7 @@ private final class Series: CounterHandler, RecorderHandler, TimerHandler {
     func text(_ label: String, _ labels: String) -> String {
         let (value, buckets) = state.withLock { $0 }
         let all = labels.isEmpty ? "" : "{\(labels)}"
-        guard kind == .histogram else { return "\(label)\(all) \(value)\n" }
+        guard kind == .histogram else { return "\(label)\(all) \(kind == .counter ? "\(Int64(value))" : "\(value)")\n" }
         var (total, text) = (0, "")
         for (bound, count) in zip(Self.bounds.map { "\($0)" } + ["+Inf"], buckets) {
             total += count

@@ -108,7 +108,7 @@ struct BadJob: Sendable, CustomTestStringConvertible {
         ticker(["max_age_ms": "1e3"], says: ["max_age_ms", "'1e3'"]),
         ticker(["max_age_ms": "99999999999999999999"], says: ["max_age_ms"]),
         ticker(["max_age_ms": " 5"], says: ["max_age_ms"]), ticker(["max_age_ms": "٣"], says: ["max_age_ms"]),
-        ticker(["deadline_ms": "soon"], says: ["deadline_ms", "'soon'", "expected"]),
+        ticker(["deadline_ms": "soon"], says: ["deadline_ms", "'soon'", "unix milliseconds"]),
         ticker(["deadline_ms": "-5"], says: ["deadline_ms", "'-5'"]),
         ticker(["max_attempts": "0"], says: ["max_attempts", "'0'", "1 to 100"]),
         ticker(["max_attempts": "1.5"], says: ["max_attempts", "'1.5'"]),
