@@ -28,9 +28,9 @@ package struct HTTPResponse: Sendable {
 /// Why there is no answer.
 package struct HTTPError: Error, Sendable, CustomStringConvertible {
     /// `notSent` only when it is certain that the server has not got the whole request.
-    package enum Kind: Sendable { case notSent, broken, timedOut, tooLarge, cancelled }
+    package enum Cause: Sendable { case notSent, broken, timedOut, tooLarge, cancelled }
 
-    package let kind: Kind
+    package let cause: Cause
     package let description: String
 }
 

@@ -57,7 +57,7 @@ package final class HTTPClient: Sendable {
                     return false
                 }
                 guard isClosed else { return }
-                continuation.resume(returning: .failure(HTTPError(kind: .notSent, description: "client closed")))
+                continuation.resume(returning: .failure(HTTPError(cause: .notSent, description: "client closed")))
             }
         } onCancel: {
             inbox.withLock { inbox in
@@ -90,7 +90,7 @@ package final class HTTPClient: Sendable {
             for (id, request, continuation) in work.added {
                 let transfer = Transfer(id, request, limit: maxBodyBytes, continuation)
                 guard let easy = curl_easy_init() else {
-                    transfer.end(.failure(HTTPError(kind: .notSent, description: "out of memory")))
+                    transfer.end(.failure(HTTPError(cause: .notSent, description: "out of memory")))
                     continue
                 }
                 transfers[easy] = transfer
@@ -101,7 +101,7 @@ package final class HTTPClient: Sendable {
                 for (easy, transfer) in transfers where isClosed || work.cancelled.contains(transfer.id) {
                     transfers[easy] = nil
                     remove(easy)
-                    transfer.end(.failure(HTTPError(kind: .cancelled, description: "cancelled")))
+                    transfer.end(.failure(HTTPError(cause: .cancelled, description: "cancelled")))
                 }
             }
             var count: Int32 = 0
@@ -224,10 +224,10 @@ private final class Transfer {
         }
         let text = isTooLarge ? "the answer is larger than \(limit) bytes" : String(cString: curl_easy_strerror(code))
         // Without its body no request is whole; a GET has none, and asking again does no harm.
-        let kind: HTTPError.Kind =
+        let cause: HTTPError.Cause =
             if isTooLarge { .tooLarge } else if request.body != nil, !hasGivenBody {
                 .notSent
             } else if code == CURLE_OPERATION_TIMEDOUT { .timedOut } else { .broken }
-        return .failure(HTTPError(kind: kind, description: text))
+        return .failure(HTTPError(cause: cause, description: text))
     }
 }

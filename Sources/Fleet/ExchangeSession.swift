@@ -4,16 +4,6 @@ internal import Metrics
 internal import Redis
 internal import ServiceLifecycle
 
-/// A job that is refused before anything is sent.
-package struct Refusal: Error {
-    package let code, message: String
-
-    package init(code: String, _ message: String) { (self.code, self.message) = (code, message) }
-}
-
-/// The job's deadline passed before it was executed.
-struct JobExpired: Error {}
-
 /// One exchange as a lane sees it: every request passes breaker and limiter, is stamped with the exchange's clock or a
 /// nonce, and its answer is judged.
 @LaneActor
@@ -104,9 +94,9 @@ package final class ExchangeSession {
             metrics.requests["ok"]?.increment()
             return answer
         } catch let error as HTTPError {
-            isHealthy = error.kind == .cancelled ? nil : false
+            isHealthy = error.cause == .cancelled ? nil : false
             metrics.requests["no_answer"]?.increment()
-            let verdict: Verdict = error.kind == .notSent ? .wait : .unknown
+            let verdict: Verdict = error.cause == .notSent ? .wait : .unknown
             throw ExchangeError(verdict, code: "exchange_unreachable", error.description)
         } catch let error as ExchangeError {
             isHealthy = !error.mayHaveExecuted || error.verdict == .dup
@@ -141,36 +131,5 @@ package final class ExchangeSession {
         guard let state = breakers[call.isPrivate]?.record(success: isHealthy, permit, at: .now) else { return }
         metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
         log.warning("breaker", metadata: ["class": call.isPrivate ? "trading" : "market", "state": "\(state)"])
-    }
-}
-
-/// Lets those who ask for one thing at the same time share one answer, or one failure.
-@LaneActor
-final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
-    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>, Never>]] = [:]
-
-    /// Joins the call for the key that is under way, else makes it.
-    func join(_ key: Key, _ call: @LaneActor () async throws -> Value) async throws -> Value {
-        if waiters[key] != nil { return try await withCheckedContinuation { waiters[key]?.append($0) }.get() }
-        waiters[key] = []
-        var result: Result<Value, any Error> = .failure(CancellationError())
-        defer { for waiter in waiters.removeValue(forKey: key) ?? [] { waiter.resume(returning: result) } }
-        do { result = .success(try await call()) } catch { result = .failure(error) }
-        return try result.get()
-    }
-}
-
-/// Lets one caller through at a time, in the order they came.
-@LaneActor
-final class Turnstile {
-    private var isTaken = false
-    private var waiters: [CheckedContinuation<Void, Never>] = []
-
-    func pass<Value: Sendable>(_ body: @LaneActor () async throws -> Value) async rethrows -> Value {
-        if isTaken { await withCheckedContinuation { waiters.append($0) } }
-        isTaken = true
-        // Handed on directly, so that a newcomer cannot slip in between.
-        defer { if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() } }
-        return try await body()
     }
 }

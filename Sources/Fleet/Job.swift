@@ -2,16 +2,6 @@ package import Exchanges
 internal import Foundation
 package import Redis
 
-/// What a job asks for. The cases are in the order of service.
-package enum Kind: String, Sendable, CaseIterable {
-    case cancelOrder = "cancel_order"
-    case submitOrder = "submit_order"
-    case fetchTicker = "fetch_ticker"
-    case refreshCache = "refresh_cache"
-
-    package var isTrading: Bool { self == .cancelOrder || self == .submitOrder }
-}
-
 /// One delivered job, its fields understood as far as they could be. Times are unix milliseconds.
 package struct Job: Sendable {
     package enum Work: Sendable {

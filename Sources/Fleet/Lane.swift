@@ -219,7 +219,7 @@ package final class Lane {
             let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
         {
             metrics.answers[.l1]?.increment()
-            return finish(job, .ok(found.json, source: "l1"), attempt: 1, startedMs)
+            return finish(job, .ok(found.json, source: .l1), attempt: 1, startedMs)
         }
         jobs.addTask { await self.run(job, startedMs) }
     }
@@ -261,7 +261,7 @@ package final class Lane {
         case .fetchTicker(let symbol, let maxAgeMs):
             let (found, source) = try await tickers.fetch(symbol, maxAgeMs: maxAgeMs, for: job)
             metrics.answers[source]?.increment()
-            return .ok(found.json, source: source.rawValue)
+            return .ok(found.json, source: source)
         case .refreshCache(let symbols):
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }

@@ -10,7 +10,7 @@ package struct LaneMetrics: Sendable {
     let durations, waits: [Kind: Metrics.Timer]
     /// Entries of each stream, waiting or in flight; every replica tells the same.
     let lengths: [Kind: Gauge]
-    let answers: [Tickers.Source: Counter]
+    let answers: [Outcome.Source: Counter]
     /// By verdict, `ok` or `no_answer`.
     let requests: [String: Counter]
     /// By whether the calls are trading.
@@ -39,7 +39,7 @@ package struct LaneMetrics: Sendable {
                 return Counter(label: "fleet_jobs_total", dimensions: dimensions)
             }
         }
-        answers = table(Tickers.Source.allCases) {
+        answers = table(Outcome.Source.allCases) {
             Counter(label: "fleet_ticker_answers_total", dimensions: [label, ("source", $0.rawValue)])
         }
         requests = table(["ok", "no_answer"] + Verdict.allCases.map(\.rawValue)) {

@@ -4,14 +4,18 @@ internal import Foundation
 /// How a job ended, without what depends on who did it and when. `json` is the middle of a result object: the members
 /// `status`, `data`, `error` and `source`.
 package struct Outcome: Sendable {
+    /// Where a ticker came from: memory, Redis, or the exchange.
+    package enum Source: String, Sendable, CaseIterable { case l1, l2, exchange }
     package enum Status: String, Sendable, CaseIterable { case ok, rejected, failed, expired, unknown }
 
     package let status: Status
     package let json: String
 
     /// `data` is a whole JSON value.
-    package static func ok(_ data: String, source: String? = nil) -> Outcome {
-        Outcome(status: .ok, json: #""status":"ok","data":\#(data)"# + (source.map { #","source":"\#($0)""# } ?? ""))
+    package static func ok(_ data: String, source: Source? = nil) -> Outcome {
+        Outcome(
+            status: .ok,
+            json: #""status":"ok","data":\#(data)"# + (source.map { #","source":"\#($0.rawValue)""# } ?? ""))
     }
 
     package static func ended(

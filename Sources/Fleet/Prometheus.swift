@@ -35,22 +35,22 @@ package final class PrometheusRegistry: MetricsFactory {
         let known = series.withLock { $0 }.sorted { ($0.key.label, $0.key.labels) < ($1.key.label, $1.key.labels) }
         var (text, previous) = ("", "")
         for (name, series) in known {
-            if name.label != previous { text += "# TYPE \(name.label) \(series.kind.rawValue)\n" }
+            if name.label != previous { text += "# TYPE \(name.label) \(series.shape.rawValue)\n" }
             previous = name.label
             text += series.text(name.label, name.labels)
         }
         return text
     }
 
-    private func find(_ label: String, _ dimensions: [(String, String)], _ kind: Series.Kind) -> Series {
+    private func find(_ label: String, _ dimensions: [(String, String)], _ shape: Series.Shape) -> Series {
         let escaped = { (value: String) in
             value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
         }
         let name = Name(label: label, labels: dimensions.map { "\($0)=\"\(escaped($1))\"" }.joined(separator: ","))
         return series.withLock { series in
             // One name used for two kinds is a mistake in the program; the second is measured but not shown.
-            if let known = series[name] { return known.kind == kind ? known : Series(kind) }
-            let new = Series(kind)
+            if let known = series[name] { return known.shape == shape ? known : Series(shape) }
+            let new = Series(shape)
             series[name] = new
             return new
         }
@@ -59,17 +59,17 @@ package final class PrometheusRegistry: MetricsFactory {
 
 /// One metric with one set of labels.
 private final class Series: CounterHandler, RecorderHandler, TimerHandler {
-    enum Kind: String { case counter, gauge, histogram }
+    enum Shape: String { case counter, gauge, histogram }
 
     /// Seconds.
     private static let bounds = [
         0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
     ]
-    let kind: Kind
+    let shape: Shape
     /// The total or the level, and of a histogram the observations in each bucket.
     private let state = Mutex((value: 0.0, buckets: Array(repeating: 0, count: bounds.count + 1)))
 
-    init(_ kind: Kind) { self.kind = kind }
+    init(_ shape: Shape) { self.shape = shape }
 
     func increment(by amount: Int64) { state.withLock { $0.value += Double(amount) } }
     func reset() { state.withLock { $0.value = 0 } }
@@ -78,7 +78,7 @@ private final class Series: CounterHandler, RecorderHandler, TimerHandler {
     func record(_ value: Double) {
         let bucket = Self.bounds.firstIndex { value <= $0 } ?? Self.bounds.count
         state.withLock { state in
-            state.value = kind == .gauge ? value : state.value + value
+            state.value = shape == .gauge ? value : state.value + value
             state.buckets[bucket] += 1
         }
     }
@@ -86,7 +86,9 @@ private final class Series: CounterHandler, RecorderHandler, TimerHandler {
     func text(_ label: String, _ labels: String) -> String {
         let (value, buckets) = state.withLock { $0 }
         let all = labels.isEmpty ? "" : "{\(labels)}"
-        guard kind == .histogram else { return "\(label)\(all) \(kind == .counter ? "\(Int64(value))" : "\(value)")\n" }
+        guard shape == .histogram else {
+            return "\(label)\(all) \(shape == .counter ? "\(Int64(value))" : "\(value)")\n"
+        }
         var (total, text) = (0, "")
         for (bound, count) in zip(Self.bounds.map { "\($0)" } + ["+Inf"], buckets) {
             total += count

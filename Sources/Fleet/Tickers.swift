@@ -5,15 +5,13 @@ package import Redis
 /// Tickers of one exchange in two tiers: memory (L1) and Redis (L2), then the exchange.
 @LaneActor
 package final class Tickers {
-    package enum Source: String, Sendable, CaseIterable { case l1, l2, exchange }
-
     /// A ticker as the contract's JSON, and when it was received.
     package struct Cached: Sendable {
         package let json: String
         package let receivedMs: Int64
     }
 
-    private typealias Found = (ticker: Cached, source: Source)
+    private typealias Found = (ticker: Cached, source: Outcome.Source)
     private let session: ExchangeSession
     private let redis: RedisClient
     private let keys: Keys
@@ -38,8 +36,9 @@ package final class Tickers {
     }
 
     /// The ticker from the first tier that has it young enough. Jobs that ask for one symbol at once share one request.
-    package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> (ticker: Cached, source: Source)
-    {
+    package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> (
+        ticker: Cached, source: Outcome.Source
+    ) {
         guard maxAgeMs > 0 else { return (try await ask(symbol, for: job), .exchange) }
         let askedMs = nowMs()
         while true {

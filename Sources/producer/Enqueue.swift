@@ -23,7 +23,7 @@ struct Enqueue: AsyncParsableCommand {
             }
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
-        let redis = try await connect()
+        let redis = try await openRedis()
         defer { redis.close() }
         var (number, sent, refused, read) = (0, 0, 0, 0)
         var batch: [(line: Int, command: RedisCommand)] = []

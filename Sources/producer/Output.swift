@@ -6,7 +6,7 @@ internal import NIOPosix
 internal import Redis
 
 /// One connection to the Redis of `REDIS_URL`. - Throws: exit code 1 after a sentence that says what is wrong.
-func connect() async throws -> RedisConnection {
+func openRedis() async throws -> RedisConnection {
     do throws(RedisError) {
         let url = try RedisURL(ProcessInfo.processInfo.environment["REDIS_URL"] ?? "redis://127.0.0.1:6379")
         return try await RedisConnection.connect(

@@ -59,7 +59,7 @@ struct JobOptions: ParsableArguments {
                 ("max_attempts", maxAttempts.map(String.init)), ("result_ttl_s", resultTtl.map(String.init)),
             ]).compactMap { name, value in value.map { (name, $0) } }
         if let sentence = refusal(exchange, kind, fields) { throw ValidationError(sentence) }
-        let redis = try await connect()
+        let redis = try await openRedis()
         defer { redis.close() }
         let entry = try await redis.send(append(exchange, kind, fields)).text ?? ""
         guard let replyTo else {
@@ -140,7 +140,7 @@ struct ShowResult: AsyncParsableCommand {
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
-        let redis = try await connect()
+        let redis = try await openRedis()
         defer { redis.close() }
         guard let result = try await redis.send(["GET", .text(Keys(exchange).result(id))]).text else {
             complain("no result of '\(id)' on \(exchange): not finished, never enqueued, or past its time to live")

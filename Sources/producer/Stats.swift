@@ -8,7 +8,7 @@ struct Stats: AsyncParsableCommand {
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
-        let redis = try await connect()
+        let redis = try await openRedis()
         defer { redis.close() }
         var rows = [["exchange", "kind", "waiting", "in flight", "delayed", "dead", "oldest", "consumers"]]
         var objects: [String] = []

@@ -7,12 +7,12 @@ import Testing
 @Suite("HTTP client", .timeLimit(.minutes(1)))
 struct HTTPClientTests {
     /// The kind of the error that the request ends with, nil when it is answered.
-    private func failure(_ client: HTTPClient, _ request: HTTPRequest) async -> HTTPError.Kind? {
+    private func failure(_ client: HTTPClient, _ request: HTTPRequest) async -> HTTPError.Cause? {
         do throws(HTTPError) {
             _ = try await client.send(request)
             return nil
         } catch {
-            return error.kind
+            return error.cause
         }
     }
 

@@ -1,0 +1,30 @@
+/// Lets those who ask for one thing at the same time share one answer, or one failure.
+@LaneActor
+final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
+    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>, Never>]] = [:]
+
+    /// Joins the call for the key that is under way, else makes it.
+    func join(_ key: Key, _ call: @LaneActor () async throws -> Value) async throws -> Value {
+        if waiters[key] != nil { return try await withCheckedContinuation { waiters[key]?.append($0) }.get() }
+        waiters[key] = []
+        var result: Result<Value, any Error> = .failure(CancellationError())
+        defer { for waiter in waiters.removeValue(forKey: key) ?? [] { waiter.resume(returning: result) } }
+        do { result = .success(try await call()) } catch { result = .failure(error) }
+        return try result.get()
+    }
+}
+
+/// Lets one caller through at a time, in the order they came.
+@LaneActor
+final class Turnstile {
+    private var isTaken = false
+    private var waiters: [CheckedContinuation<Void, Never>] = []
+
+    func pass<Value: Sendable>(_ body: @LaneActor () async throws -> Value) async rethrows -> Value {
+        if isTaken { await withCheckedContinuation { waiters.append($0) } }
+        isTaken = true
+        // Handed on directly, so that a newcomer cannot slip in between.
+        defer { if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() } }
+        return try await body()
+    }
+}
