@@ -36,17 +36,19 @@ struct ConfigurationTests {
         "a bad setting is refused with its name, its value and what was expected",
         arguments: [
             (["FLEET_MODE": "prod"], ["FLEET_MODE", "'prod'", "simulated, testnet, live"]),
-            (["FLEET_EXCHANGES": "binance,ftx"], ["FLEET_EXCHANGES", "'ftx'", "binance, bybit, kraken"]),
-            (["FLEET_KINDS": "fetch"], ["FLEET_KINDS", "'fetch'", "fetch_ticker"]),
+            (["FLEET_EXCHANGES": "binance,ftx"], ["FLEET_EXCHANGES", "ftx", "binance, bybit, kraken"]),
+            (["FLEET_KINDS": "fetch"], ["FLEET_KINDS", "fetch", "fetch_ticker"]),
             (["FLEET_CONCURRENCY": "0"], ["FLEET_CONCURRENCY", "'0'", "from 1"]),
             (["FLEET_CONCURRENCY": "many"], ["FLEET_CONCURRENCY", "'many'", "whole number"]),
             (["FLEET_METRICS_PORT": "65536"], ["FLEET_METRICS_PORT", "65535"]),
             (["FLEET_RESULT_TTL": "-1"], ["FLEET_RESULT_TTL", "'-1'"]),
             (["FLEET_ORDER_RESULT_TTL": "1.5"], ["FLEET_ORDER_RESULT_TTL", "'1.5'"]),
-            (["FLEET_DRAIN_TIMEOUT": "x"], ["FLEET_DRAIN_TIMEOUT"]), (["FLEET_MAX_WAITING": "0"], ["FLEET_MAX_WAITING"]),
+            (["FLEET_DRAIN_TIMEOUT": "x"], ["FLEET_DRAIN_TIMEOUT"]),
+            (["FLEET_MAX_WAITING": "0"], ["FLEET_MAX_WAITING"]),
             (["KRAKEN_TIER": "gold"], ["KRAKEN_TIER", "'gold'", "starter, intermediate, pro"]),
             (["LOG_LEVEL": "loud"], ["LOG_LEVEL", "'loud'"]), (["LOG_FORMAT": "xml"], ["LOG_FORMAT", "text, json"]),
-            (["REDIS_URL": "localhost"], ["REDIS_URL"]), (["FLEET_LIVE_ORDERS": "true"], ["FLEET_LIVE_ORDERS", "'true'"]),
+            (["REDIS_URL": "localhost"], ["REDIS_URL"]),
+            (["FLEET_LIVE_ORDERS": "true"], ["FLEET_LIVE_ORDERS", "'true'"]),
             (["FLEET_SIMULATOR_URL": "sim:8900"], ["FLEET_SIMULATOR_URL", "http://"]),
             (["BINANCE_URL": "ftp://x"], ["BINANCE_URL", "'ftp://x'", "http://"]),
             (["FLEET_MODE": "testnet", "FLEET_LIMITS": "off"], ["FLEET_LIMITS", "off", "simulated"]),
@@ -65,7 +67,8 @@ struct ConfigurationTests {
     func together() throws {
         let text = try #require(
             faults([
-                "FLEET_MODE": "x", "FLEET_CONCURRENCY": "y", "FLEET_TYPO": "1", "REDIS_URL": "http://h", "LOG_LEVEL": "z",
+                "FLEET_MODE": "x", "FLEET_CONCURRENCY": "y", "FLEET_TYPO": "1", "REDIS_URL": "http://h",
+                "LOG_LEVEL": "z",
                 "BYBIT_KEY": "only",
             ]))
         let lines = text.split(separator: "\n")
@@ -91,11 +94,7 @@ struct ConfigurationTests {
         let given = try Configuration(["BINANCE_KEY": "the-key", "BINANCE_SECRET": "the-secret"])
         let requests = try [files, given].map { configuration in
             let api = try #require(configuration.apis.first { $0.exchange == .binance })
-            let market = Instrument(
-                symbol: "BTC/USDT", id: "BTCUSDT", tick: 1, step: 1, minAmount: nil, maxAmount: nil, minNotional: nil,
-                isTrading: true)
-            return try api.request(
-                .query(OrderReference("a", market)), Stamp(timestampMs: 1, nonce: 1))
+            return try api.request(query(), Stamp(timestampMs: 1, nonce: 1))
         }
         #expect(requests[0].url == requests[1].url)
         #expect(requests[0].headers.first?.value == "the-key")

@@ -134,7 +134,10 @@ struct ContractTests {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         try await stack.push(
             .binance, .fetchTicker,
-            ["id": "r-1", "symbol": "BTC/USDT", "reply_to": key, "result_ttl_s": "0", "traceparent": trace, "note": "x"])
+            [
+                "id": "r-1", "symbol": "BTC/USDT", "reply_to": key, "result_ttl_s": "0", "traceparent": trace,
+                "note": "x",
+            ])
         let reply = try await stack.command(["BLPOP", .text(key), 4]).array?.last?.text
         let result = try JSONValue(try #require(reply))
         #expect(result["id"].text == "r-1" && result["status"].text == "ok")
@@ -173,12 +176,14 @@ struct ContractTests {
             let past = ["deadline_ms": "1700000000000"]
             let jobs: [(Kind, [String: String])] = [
                 (.fetchTicker, ["id": "d-ticker", "symbol": "BTC/USDT"]), (.submitOrder, Stack.resting("d-order")),
-                (.cancelOrder, ["id": "d-cancel", "symbol": "BTC/USDT", "order_id": "x"]), (.refreshCache, ["id": "d-all"]),
+                (.cancelOrder, ["id": "d-cancel", "symbol": "BTC/USDT", "order_id": "x"]),
+                (.refreshCache, ["id": "d-all"]),
             ]
             for (kind, fields) in jobs {
                 let result = try await stack.run(exchange, kind, fields.merging(past) { $1 })
                 #expect(result["status"].text == "expired", "\(result)")
-                #expect(result["error"]["code"].text?.isEmpty == false && result["error"]["message"].text?.isEmpty == false)
+                #expect(
+                    result["error"]["code"].text?.isEmpty == false && result["error"]["message"].text?.isEmpty == false)
             }
             #expect(try await stack.orders(exchange).isEmpty)
             let future = ["deadline_ms": "9999999999999"]

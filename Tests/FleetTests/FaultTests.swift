@@ -25,13 +25,15 @@ struct FaultTests {
         }
         try await stack.endFaults()
         for exchange in Exchange.allCases {
-            let result = try await stack.run(exchange, .fetchTicker, ["id": "g", "symbol": "BTC/USDT", "max_age_ms": "0"])
+            let result = try await stack.run(
+                exchange, .fetchTicker, ["id": "g", "symbol": "BTC/USDT", "max_age_ms": "0"])
             #expect(result["status"].text == "ok", "\(result)")
         }
         withExtendedLifetime(worker) {}
     }
 
-    @Test("an open breaker leaves jobs in their stream without an attempt, and they are served when the exchange is back")
+    @Test(
+        "an open breaker leaves jobs in their stream without an attempt, and they are served when the exchange is back")
     func openBreaker() async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
@@ -41,7 +43,9 @@ struct FaultTests {
             .binance, .fetchTicker, ["id": "f", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "5"])
         #expect(failed["status"].text == "failed")
         try await eventually("the breaker shows open") {
-            let page = try await Stack.get(worker.metricsPort, "/metrics").map { String(decoding: $0.body, as: UTF8.self) }
+            let page = try await Stack.get(worker.metricsPort, "/metrics").map {
+                String(decoding: $0.body, as: UTF8.self)
+            }
             return page?.contains(/fleet_breaker_open\{[^}]*class="market"[^}]*\} 1/) == true
         }
         try await stack.push(.binance, .fetchTicker, ["id": "w", "symbol": "BTC/USDT", "max_age_ms": "0"])
@@ -138,7 +142,8 @@ struct FaultTests {
         let worker = try await stack.worker(["BINANCE_URL": fake.url, "FLEET_EXCHANGES": "binance,bybit"])
         for index in 0..<3 {
             try await stack.push(
-                .binance, .fetchTicker, ["id": "b-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "1"])
+                .binance, .fetchTicker,
+                ["id": "b-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "1"])
             try await stack.push(.bybit, .fetchTicker, ["id": "y-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
         }
         for index in 0..<3 {
@@ -153,18 +158,22 @@ struct FaultTests {
         #expect(worker.program.exitStatus == nil)
     }
 
-    @Test("an order's answer that is no answer never counts as done", arguments: [BadAnswer.html, .empty, .otherTypes, .redirect])
+    @Test(
+        "an order's answer that is no answer never counts as done",
+        arguments: [BadAnswer.html, .empty, .otherTypes, .redirect])
     func badOrderAnswers(_ kind: BadAnswer) async throws {
         let stack = try await Stack()
         let elsewhere = FakeHTTPServer { _ in .text("{}") }
         let bad = reply(kind, elsewhere: elsewhere.url)
-        let markets = #"{"error":[],"result":{"XBTUSDT":{"wsname":"XBT/USDT","lot_decimals":8,"tick_size":"0.1","status":"online"}}}"#
+        let markets =
+            #"{"error":[],"result":{"XBTUSDT":{"wsname":"XBT/USDT","lot_decimals":8,"tick_size":"0.1","status":"online"}}}"#
         let fake = FakeHTTPServer { request in
             if request.target.contains("AssetPairs") { return .text(markets) }
             if request.target.contains("Time") { return .text(#"{"error":[],"result":{"unixtime":1700000000}}"#) }
             // The exchange shows the order all the same: it was taken.
             if request.target.contains("OpenOrders") {
-                let order = #"{"status":"open","opentm":1700000000.5,"vol":"1","vol_exec":"0","descr":{"type":"buy","ordertype":"limit","price":"5"}}"#
+                let order =
+                    #"{"status":"open","opentm":1700000000.5,"vol":"1","vol_exec":"0","descr":{"type":"buy","ordertype":"limit","price":"5"}}"#
                 return .text(#"{"error":[],"result":{"open":{"OABC":\#(order)}}}"#)
             }
             return bad
@@ -220,7 +229,8 @@ struct FaultTests {
         for exchange in Exchange.allCases {
             for index in 0..<10 {
                 try await stack.push(exchange, .submitOrder, Stack.market("o-\(index)"))
-                try await stack.push(exchange, .fetchTicker, ["id": "t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
+                try await stack.push(
+                    exchange, .fetchTicker, ["id": "t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
             }
         }
         _ = try await stack.result(.bybit, "t-0")

@@ -41,7 +41,8 @@ struct JobTests {
 
     @Test("an empty value is an absent one")
     func emptyValues() {
-        let read = job(.fetchTicker, ["symbol": "BTC/USDT", "id": "", "deadline_ms": "", "reply_to": "", "max_age_ms": ""])
+        let read = job(
+            .fetchTicker, ["symbol": "BTC/USDT", "id": "", "deadline_ms": "", "reply_to": "", "max_age_ms": ""])
         guard case .fetchTicker("BTC/USDT", 1000) = read.work else {
             Issue.record("\(read.work)")
             return
@@ -78,7 +79,8 @@ struct JobTests {
     @Test(
         "orders are read with every type and time in force",
         arguments: [
-            (["type": "limit", "price": "50000.10"], "GTC"), (["type": "limit", "price": "1", "time_in_force": "IOC"], "IOC"),
+            (["type": "limit", "price": "50000.10"], "GTC"),
+            (["type": "limit", "price": "1", "time_in_force": "IOC"], "IOC"),
             (["type": "limit", "price": "1", "time_in_force": "FOK"], "FOK"),
             (["type": "limit", "price": "1", "time_in_force": "PO"], "PO"), (["type": "market"], "GTC"),
         ])

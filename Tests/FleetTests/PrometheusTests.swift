@@ -7,6 +7,11 @@ import Testing
 
 @Suite("Prometheus page", .timeLimit(.minutes(1)))
 struct PrometheusTests {
+    /// The lines of a page, numbers without a fraction of nothing.
+    private func lines(_ registry: PrometheusRegistry) -> [String] {
+        registry.text().split(separator: "\n").map { $0.hasSuffix(".0") ? String($0.dropLast(2)) : String($0) }
+    }
+
     private func filled() -> PrometheusRegistry {
         let registry = PrometheusRegistry()
         registry.makeCounter(label: "fleet_a_total", dimensions: [("exchange", "binance")]).increment(by: 3)
@@ -20,12 +25,15 @@ struct PrometheusTests {
 
     @Test("counters, gauges and histograms are written in the text format")
     func text() {
-        let lines = filled().text().split(separator: "\n").map(String.init)
+        let lines = lines(filled())
         for expected in [
-            "# TYPE fleet_a_total counter", "fleet_a_total{exchange=\"binance\"} 3", "fleet_a_total{exchange=\"kraken\"} 4",
-            "# TYPE fleet_open gauge", "fleet_open 1.0", "# TYPE fleet_wait_seconds histogram",
-            "fleet_wait_seconds_bucket{kind=\"a\",le=\"0.001\"} 1", "fleet_wait_seconds_bucket{kind=\"a\",le=\"0.025\"} 3",
-            "fleet_wait_seconds_bucket{kind=\"a\",le=\"60.0\"} 4", "fleet_wait_seconds_bucket{kind=\"a\",le=\"+Inf\"} 5",
+            "# TYPE fleet_a_total counter", "fleet_a_total{exchange=\"binance\"} 3",
+            "fleet_a_total{exchange=\"kraken\"} 4",
+            "# TYPE fleet_open gauge", "fleet_open 1", "# TYPE fleet_wait_seconds histogram",
+            "fleet_wait_seconds_bucket{kind=\"a\",le=\"0.001\"} 1",
+            "fleet_wait_seconds_bucket{kind=\"a\",le=\"0.025\"} 3",
+            "fleet_wait_seconds_bucket{kind=\"a\",le=\"60.0\"} 4",
+            "fleet_wait_seconds_bucket{kind=\"a\",le=\"+Inf\"} 5",
             "fleet_wait_seconds_count{kind=\"a\"} 5",
         ] { #expect(lines.contains(expected), "\(expected)") }
         #expect(lines.filter { $0.hasPrefix("# TYPE fleet_a_total") }.count == 1)
@@ -35,14 +43,15 @@ struct PrometheusTests {
     func escaped() {
         let registry = PrometheusRegistry()
         registry.makeCounter(label: "x_total", dimensions: [("a", "q\"b\\n\nend")]).increment(by: 1)
-        #expect(registry.text().contains("x_total{a=\"q\\\"b\\\\n\\nend\"} 1\n"))
+        #expect(lines(registry).contains("x_total{a=\"q\\\"b\\\\n\\nend\"} 1"))
     }
 
     @Test("a name used for two types is measured and does not break the page")
     func twoTypes() {
         let registry = filled()
-        registry.makeRecorder(label: "fleet_a_total", dimensions: [("exchange", "binance")], aggregate: false).record(9.0)
-        #expect(registry.text().contains("fleet_a_total{exchange=\"binance\"} 3\n"))
+        registry.makeRecorder(label: "fleet_a_total", dimensions: [("exchange", "binance")], aggregate: false).record(
+            9.0)
+        #expect(lines(registry).contains("fleet_a_total{exchange=\"binance\"} 3"))
     }
 
     private static let hasPromtool = ["/usr/bin/promtool", "/usr/local/bin/promtool"].contains {

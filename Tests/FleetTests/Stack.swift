@@ -1,3 +1,4 @@
+import Exchanges
 import Foundation
 import NIOPosix
 import Redis
@@ -5,7 +6,6 @@ import Synchronization
 import TestSupport
 import Testing
 
-@testable import Exchanges
 @testable import Fleet
 
 /// A fleet of its own for one test: redis-server, the exchange simulator, and the workers it asks for.
@@ -19,10 +19,7 @@ final class Stack: Sendable {
     private let keepingConnected: Task<Void, Never>
     private static let http = HTTPClient { 0 }
 
-    /// - Parameters:
-    ///   - withRedis: false: redis-server is started later, with `startRedis`.
-    ///   - simulatorEnvironment: keys for the simulator, when a test brings its own.
-    /// - Throws: when a program does not start.
+    /// Starts redis-server and the simulator. Workers come with `worker()`. - Throws: when one does not start.
     init(
         redisOptions: [String] = [], redisUser: String = "", limits: String = "off",
         simulatorEnvironment: [String: String] = [:]
@@ -92,7 +89,7 @@ final class Stack: Sendable {
     }
 
     static func get(_ port: Int, _ path: String) async throws -> HTTPResponse? {
-        try? await http.send(HTTPRequest(.get, "http://127.0.0.1:\(port)\(path)"))
+        try? await http.send(FleetTests.get("http://127.0.0.1:\(port)\(path)"))
     }
 
     // MARK: - Jobs
@@ -149,22 +146,24 @@ final class Stack: Sendable {
     }
 
     func consumers(_ exchange: Exchange, _ kind: Kind) async throws -> Int {
-        try await command(["XINFO", "CONSUMERS", .text("fleet:{\(exchange.rawValue)}:jobs:\(kind.rawValue)"), "workers"])
-            .array?.count ?? 0
+        try await command([
+            "XINFO", "CONSUMERS", .text("fleet:{\(exchange.rawValue)}:jobs:\(kind.rawValue)"), "workers",
+        ])
+        .array?.count ?? 0
     }
 
     // MARK: - Simulator
 
     /// Switches faults of the simulator, e.g. `{"error_rate":1}`.
     func control(_ faults: String) async throws {
-        let answer = try await Self.http.send(HTTPRequest(.post, simulatorURL + "/control", body: faults))
+        let answer = try await Self.http.send(post(simulatorURL + "/control", faults))
         try #require(answer.status == 200, "\(String(decoding: answer.body, as: UTF8.self))")
     }
 
-    func endFaults() async throws { _ = try await Self.http.send(HTTPRequest(.delete, simulatorURL + "/control")) }
+    func endFaults() async throws { _ = try await Self.http.send(delete(simulatorURL + "/control")) }
 
     private func audit(_ path: String) async throws -> JSONValue {
-        let answer = try await Self.http.send(HTTPRequest(.get, simulatorURL + "/control/" + path))
+        let answer = try await Self.http.send(FleetTests.get(simulatorURL + "/control/" + path))
         return try JSONValue(String(decoding: answer.body, as: UTF8.self))
     }
 

@@ -40,6 +40,18 @@ func job(_ kind: Kind, _ fields: [(String, [UInt8])], entryId: String = "1700000
     return Job(exchange: .binance, kind: kind, entryId: entryId, fields: values)
 }
 
+func get(_ url: String) -> HTTPRequest { HTTPRequest(.get, url) }
+func post(_ url: String, _ body: String) -> HTTPRequest { HTTPRequest(.post, url, body: body) }
+func delete(_ url: String) -> HTTPRequest { HTTPRequest(.delete, url) }
+
+/// A question about an order of a market that is not real.
+func query() -> Call {
+    let market = Instrument(
+        symbol: "BTC/USDT", id: "BTCUSDT", tick: 1, step: 1, minAmount: nil, maxAmount: nil, minNotional: nil,
+        isTrading: true)
+    return .query(OrderReference("a", market))
+}
+
 /// The faults of an environment, one a line; nil: it is usable.
 func faults(_ environment: [String: String]) -> String? {
     do {
@@ -73,7 +85,9 @@ struct BadJob: Sendable, CustomTestStringConvertible {
     private static let market = ["id": "o-1", "symbol": "BTC/USDT", "side": "sell", "type": "market", "amount": "1"]
 
     private static func limit(_ changed: [String: String?], says: [String]) -> BadJob {
-        BadJob(.submitOrder, limit.merging(changed.compactMapValues { $0 }) { $1 }.filter { changed[$0.key] != .some(nil) }, says: says)
+        BadJob(
+            .submitOrder,
+            limit.merging(changed.compactMapValues { $0 }) { $1 }.filter { changed[$0.key] != .some(nil) }, says: says)
     }
 
     private static func ticker(_ changed: [String: String], says: [String]) -> BadJob {
@@ -82,8 +96,10 @@ struct BadJob: Sendable, CustomTestStringConvertible {
 
     static let all: [BadJob] = [
         BadJob(.fetchTicker, ["note": "x"], says: ["symbol", "missing", "BASE/QUOTE"]),
-        ticker(["symbol": ""], says: ["symbol", "missing"]), ticker(["symbol": "BTCUSDT"], says: ["symbol", "'BTCUSDT'"]),
-        ticker(["symbol": "btc/usdt"], says: ["symbol", "'btc/usdt'"]), ticker(["symbol": "BTC/"], says: ["symbol", "'BTC/'"]),
+        ticker(["symbol": ""], says: ["symbol", "missing"]),
+        ticker(["symbol": "BTCUSDT"], says: ["symbol", "'BTCUSDT'"]),
+        ticker(["symbol": "btc/usdt"], says: ["symbol", "'btc/usdt'"]),
+        ticker(["symbol": "BTC/"], says: ["symbol", "'BTC/'"]),
         ticker(["symbol": "BTC/USDT/EUR"], says: ["symbol"]), ticker(["symbol": "BTC /USDT"], says: ["symbol"]),
         ticker(["symbol": "BTC/USDT\n"], says: ["symbol"]), ticker(["symbol": "B'\"\\/USDT"], says: ["symbol"]),
         ticker(["symbol": String(repeating: "A", count: 1 << 20)], says: ["symbol", "1048576 bytes"]),

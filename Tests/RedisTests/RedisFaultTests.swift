@@ -43,8 +43,8 @@ struct RedisFaultTests {
         let server = try await RedisServer()
         let redis = try await connect(to: server.url)
         defer { redis.close() }
-        async let short = redis.pipeline([["PING"]], timeout: .milliseconds(50))
-        async let long = redis.pipeline([["BLPOP", "absent", "0.3"]], timeout: .seconds(20))
+        async let short = redis.pipeline([["PING"]], timeout: .seconds(2))
+        async let long = redis.pipeline([["BLPOP", "absent", "2.5"]], timeout: .seconds(20))
         #expect(await short[0].text == "PONG")
         #expect(await long[0] == .null)
     }
