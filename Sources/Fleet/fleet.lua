@@ -26,7 +26,9 @@ redis.register_function('fleet_finish', function(keys, argv)
   redis.call('XDEL', keys[1], argv[2])
   if tonumber(argv[4]) > 0 then redis.call('SET', keys[2], argv[3], 'EX', argv[4]) end
   -- A reply key of another type is its owner's fault and must not keep the job.
-  if keys[3] and not redis.pcall('RPUSH', keys[3], argv[3])['err'] then redis.call('EXPIRE', keys[3], argv[5]) end
+  if keys[3] and type(redis.pcall('RPUSH', keys[3], argv[3])) == 'number' then
+    redis.call('EXPIRE', keys[3], argv[5])
+  end
   return 1
 end)
 
