@@ -1,0 +1,59 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Exchanges
+
+@Suite("Answers with absurd numbers")
+struct HostileAnswerTests {
+    /// What a broken or malicious server may say in place of a time.
+    static let times = [
+        "9223372036854775807", "-9223372036854775808", "9223372036854775", "1e300", "\"nan\"", "\"inf\"",
+    ]
+
+    @Test("a time that cannot be one is a malformed answer", arguments: Exchange.allCases, Self.times)
+    func time(_ exchange: Exchange, _ time: String) {
+        let bodies: [Exchange: String] = [
+            .binance: #"{"serverTime":\#(time)}"#, .bybit: #"{"retCode":0,"result":{},"time":\#(time)}"#,
+            .kraken: #"{"error":[],"result":{"unixtime":\#(time)}}"#,
+        ]
+        #expect(throws: ExchangeError.self) {
+            try api(exchange).answer(to: .time, response(bodies[exchange] ?? ""))
+        }
+    }
+
+    @Test(
+        "a Retry-After that is no number of seconds is left out", arguments: ["inf", "nan", "1e30", "1e19", "-1", "x"])
+    func retryAfter(_ text: String) throws {
+        for exchange in Exchange.allCases {
+            let answer = response("{}", status: 429, headers: ["retry-after": text])
+            let error = try #require(throws: ExchangeError.self) { try api(exchange).answer(to: .time, answer) }
+            #expect(error.verdict == .wait)
+            #expect(error.retryAfter == nil)
+        }
+    }
+
+    @Test("times inside an order or a refusal that cannot be one are left out", arguments: Self.times)
+    func timesInside(_ time: String) throws {
+        let order = #"{"error":[],"result":{"OABC":{"status":"open","vol":"1","vol_exec":"0","opentm":\#(time)}}}"#
+        let known = reference("a", exchangeOrderId: "OABC", instrument())
+        guard case .order(let found) = try api(.kraken).answer(to: .query(known), response(order)) else {
+            Issue.record("an order was expected")
+            return
+        }
+        #expect(found.exchangeMs == nil)
+        let throttled = response(#"{"error":["EService: Throttled: \#(time)"]}"#)
+        #expect(throws: ExchangeError.self) { try api(.kraken).answer(to: .time, throttled) }
+        let reset = response(
+            #"{"retCode":10006,"retMsg":"","time":\#(time)}"#, headers: ["x-bapi-limit-reset-timestamp": time])
+        #expect(throws: ExchangeError.self) { try api(.bybit).answer(to: .time, reset) }
+    }
+
+    @Test("the exchange's words are cut")
+    func longWords() throws {
+        let words = String(repeating: "x", count: 100_000)
+        let answer = response(#"{"code":-1121,"msg":"\#(words)"}"#, status: 400)
+        let error = try #require(throws: ExchangeError.self) { try api(.binance).answer(to: .time, answer) }
+        #expect(error.message.count == 500)
+    }
+}

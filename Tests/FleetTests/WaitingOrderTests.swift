@@ -1,0 +1,100 @@
+import Exchanges
+import Foundation
+import Redis
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Orders that wait, and cancels", .serialized, .timeLimit(.minutes(2)))
+struct WaitingOrderTests {
+    /// More orders than the limiter lets through at once, so that the last ones wait.
+    private func pushMany(_ stack: Stack, _ count: Int, _ more: [String: String] = [:]) async throws {
+        for index in 0..<count {
+            try await stack.push(.binance, .submitOrder, Stack.market("w-\(index)").merging(more) { $1 })
+        }
+        try await eventually("the first orders have been taken") { try await stack.orders(.binance).count >= 5 }
+    }
+
+    @Test("a cancel prevents an order that waits for the limiter")
+    func cancelWaiting() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_LIMITS": "on"])
+        try await pushMany(stack, 40)
+        let cancel = try await stack.run(
+            .binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "w-39"])
+        let order = try await stack.result(.binance, "w-39")
+        #expect(cancel["status"].text == "ok" && cancel["data"]["status"].text == "canceled", "\(cancel)")
+        #expect(order["status"].text == "ok" && order["data"]["status"].text == "canceled", "\(order)")
+        #expect(try await stack.orders(.binance, jobId: "w-39").isEmpty)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order that waits ends expired at its deadline, and is not sent")
+    func expires() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_LIMITS": "on"])
+        try await pushMany(stack, 40, ["deadline_ms": "\(wallClockMs() + 3000)"])
+        var expired = 0
+        for index in 0..<40 where try await stack.result(.binance, "w-\(index)")["status"].text == "expired" {
+            #expect(try await stack.orders(.binance, jobId: "w-\(index)").isEmpty)
+            expired += 1
+        }
+        #expect(expired > 0)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("orders that wait when their worker stops are handed back and sent once by the next")
+    func handedBack() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_LIMITS": "on"])
+        try await pushMany(stack, 40)
+        first.program.signal(SIGTERM)
+        try await eventually("the first worker has stopped") { first.program.exitStatus != nil }
+        #expect(first.program.exitStatus == 0)
+        let left = try await stack.backlog(.binance)
+        #expect(left.entries > 0, "the last ones were waiting")
+        #expect(left.pending == 0, "none stays with a worker that is gone")
+        let second = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        for index in 0..<40 {
+            #expect(try await stack.result(.binance, "w-\(index)")["status"].text == "ok")
+            #expect(try await stack.orders(.binance, jobId: "w-\(index)").count == 1)
+        }
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("a cancel reaches an order whose journal is gone", arguments: Exchange.allCases)
+    func journalGone(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        _ = try await stack.run(exchange, .submitOrder, Stack.resting("old"))
+        #expect(try await stack.command(["DEL", .text("fleet:{\(exchange.rawValue)}:order:old")]) == .integer(1))
+        let cancel = try await stack.run(
+            exchange, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "old"])
+        #expect(cancel["status"].text == "ok" && cancel["data"]["status"].text == "canceled", "\(cancel)")
+        #expect(try await stack.orders(exchange, jobId: "old").map { $0["status"].text } == ["canceled"])
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a key that the exchange repeats in its refusal is in no result and no log")
+    func repeatedKey() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("time") { return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#) }
+            if request.target.contains("instruments") {
+                let market =
+                    #"{"symbol":"BTCUSDT","baseCoin":"BTC","quoteCoin":"USDT","status":"Trading","#
+                    + #""priceFilter":{"tickSize":"0.1"},"lotSizeFilter":{"basePrecision":"0.001"}}"#
+                return .text(#"{"retCode":0,"result":{"list":[\#(market)]},"time":1}"#)
+            }
+            return .text(#"{"retCode":10004,"retMsg":"error sign! origin_string[1key-of-ours5000]","time":1}"#)
+        }
+        let worker = try await stack.worker([
+            "BYBIT_URL": fake.url, "FLEET_EXCHANGES": "bybit", "BYBIT_KEY": "key-of-ours", "BYBIT_SECRET": "secret",
+        ])
+        let result = try await stack.run(.bybit, .submitOrder, Stack.resting("o-1"))
+        #expect(result["status"].text == "rejected")
+        #expect(result["error"]["message"].text == "error sign! origin_string[1***5000]")
+        #expect(!worker.program.errors.contains("key-of-ours"))
+    }
+}
