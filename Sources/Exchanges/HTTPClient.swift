@@ -50,14 +50,15 @@ package final class HTTPClient: Sendable {
         }
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let isClosed = inbox.withLock { inbox in
-                    if inbox.isClosed { return true }
+                // A task cancelled before this is not in the inbox; one cancelled later finds its entry there.
+                let failure: HTTPError.Cause? = inbox.withLock { inbox in
+                    if inbox.isClosed || Task.isCancelled { return inbox.isClosed ? .notSent : .cancelled }
                     inbox.added.append((id, request, continuation))
                     curl_multi_wakeup(multi)
-                    return false
+                    return nil
                 }
-                guard isClosed else { return }
-                continuation.resume(returning: .failure(HTTPError(cause: .notSent, description: "client closed")))
+                guard let failure else { return }
+                continuation.resume(returning: .failure(HTTPError(cause: failure, description: "not sent: \(failure)")))
             }
         } onCancel: {
             inbox.withLock { inbox in

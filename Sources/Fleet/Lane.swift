@@ -231,7 +231,8 @@ package final class Lane {
             metrics.answers[.l1]?.increment()
             return finish(job, .ok(found.json, source: .l1), attempt: 1, startedMs)
         }
-        jobs.addTask { await self.run(job, startedMs) }
+        // Begun at once, in the order of the jobs, so that a cancel is ahead of its order; and no thread hop.
+        jobs.addImmediateTask { await self.run(job, startedMs) }
     }
 
     private func run(_ job: Job, _ startedMs: Int64) async {

@@ -159,8 +159,7 @@ struct HTTPClientTests {
         }
         task.cancel()
         let kind = await task.value
-        // Goes once a cancellation that comes before its request is kept.
-        withKnownIssue("the cancellation may be lost", isIntermittent: true) { #expect(kind == .cancelled) }
+        #expect(kind == .cancelled)
     }
 
     @Test("a connection that is refused is certain not to have carried an order")
