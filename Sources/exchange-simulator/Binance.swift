@@ -3,59 +3,31 @@ import Foundation
 
 /// Binance spot: rest-api.md, errors.md and filters.md of its documentation.
 struct Binance: Dialect {
-    static let name = "binance"
-    private static let orderLimits = [
-        (name: "10S", length: 10_000, most: 100, text: "100 orders per 10 SECOND"),
-        (name: "1D", length: 86_400_000, most: 200_000, text: "200000 orders per 1 DAY"),
-    ]
     let venue: Venue
 
-    func orderID(_ number: Int) -> String { "\(number)" }
-
-    private func weight(_ call: Call, _ endpoint: Endpoint) -> Int {
-        let one = call["symbol"] != nil, several = call["symbols"].map { $0.split(separator: ",").count } ?? 101
-        return switch endpoint.action {
-        case .tickers: one || several <= 20 ? 2 : several <= 100 ? 40 : 80
-        case .open: one ? 6 : 80
-        default: endpoint.cost
+    func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws {
+        let now = venue.now, minute = 60_000, refused = ["refused_for_limits"], over = refused + ["over_limit"]
+        if let end = venue.limits.bans[call.address], end > now {
+            throw venue.fail("418", counted: refused, until: end)
         }
-    }
-    private func count(_ key: String, per length: Int, adding: Int = 0) -> Int {
-        venue.limits.count(key, per: length, at: venue.now, adding: adding)
-    }
-    func admit(_ call: Call, _ endpoint: Endpoint) throws {
-        func refuse(_ rule: String, until end: Int, _ counted: [String], _ name: String = "") -> Answer {
-            let values = ["until": "\(end)", "name": name]
-            var answer = venue.fail(rule, values, counted: ["refused_for_limits"] + counted)
-            answer.headers = [("Retry-After", "\((end - venue.now + 999) / 1000)")]
-            return answer
-        }
-        let now = venue.now, address = call.address, minute = 60_000
-        if let end = venue.limits.bans[address], end > now { throw refuse("418", until: end, []) }
-        if count(address, per: minute, adding: weight(call, endpoint)) > 6000 {
-            // Assumed: the documentation bans for going on after a 429, without a number.
-            guard count("refused \(address)", per: minute, adding: 1) > 10 else {
-                throw refuse("429", until: (now / minute + 1) * minute, ["over_limit"])
+        let isOne = call["symbol"] ?? call["symbols"] != nil, weight = isOne ? endpoint.costOfOne : nil
+        let used = venue.limits.count(call.address, per: minute, at: now, adding: weight ?? endpoint.cost)
+        headers = [("X-MBX-USED-WEIGHT-1M", "\(used)")]
+        if used > 6000 {
+            // Assumed: a ban is for going on after a 429, the documentation gives no number.
+            guard venue.limits.count("refused \(call.address)", per: minute, at: now) > 10 else {
+                throw venue.fail("429", counted: over, until: (now / minute + 1) * minute)
             }
-            venue.limits.bans[address] = now + 120_000
-            throw refuse("418", until: now + 120_000, ["over_limit", "bans"])
+            venue.limits.bans[call.address] = now + 120_000
+            throw venue.fail("418", counted: over + ["bans"], until: now + 120_000)
         }
-        for limit in Binance.orderLimits where endpoint.action == .place {
-            guard count(limit.name, per: limit.length) >= limit.most else { continue }
-            throw refuse("orders", until: (now / limit.length + 1) * limit.length, ["over_limit"], limit.text)
+        for (name, length, most) in [("10S", 10_000, 100), ("1D", 86_400_000, 200_000)] where endpoint.action == .place
+        {
+            let count = venue.limits.count(name, per: length, at: now)
+            headers.append(("X-MBX-ORDER-COUNT-\(name)", "\(count)"))
+            if count > most { throw venue.fail("orders\(name)", counted: over, until: (now / length + 1) * length) }
         }
     }
-    func headers(_ call: Call, _ endpoint: Endpoint, _ answer: Answer) -> [(String, String)] {
-        // Orders and cancels cost weight only when they are refused; orders that are filled at once do not count as such.
-        let places = endpoint.action == .place, isDone = answer.status == 200
-        let used = count(call.address, per: 60_000, adding: isDone && (places || endpoint.action == .cancel) ? -1 : 0)
-        let unfilled = places && isDone && venue.orders.last?.state != .filled ? 1 : 0
-        let counts = Binance.orderLimits.map { limit in
-            ("X-MBX-ORDER-COUNT-\(limit.name)", "\(count(limit.name, per: limit.length, adding: unfilled))")
-        }
-        return [("X-MBX-USED-WEIGHT-1M", "\(used)")] + (places ? counts : [])
-    }
-
     func distrust(_ call: Call) -> String? {
         let key = call.header("X-MBX-APIKEY")
         if key != venue.key { return key.isEmpty ? "nokey" : "key" }

@@ -2,32 +2,24 @@ import Exchanges
 
 /// Bybit v5, category spot; a unified account.
 struct Bybit: Dialect {
-    static let name = "bybit"
     let venue: Venue
 
-    func orderID(_ number: Int) -> String { "\(1_900_000_000_000_000_000 + number)" }
-
-    func admit(_ call: Call, _ endpoint: Endpoint) throws {
-        let now = venue.now, address = call.address
-        if venue.limits.bans[address] ?? 0 > now { throw venue.fail("403", counted: ["refused_for_limits"]) }
-        guard venue.limits.roll(address, limit: 600, per: 5000, at: now).fits else {
-            venue.limits.bans[address] = now + 600_000
-            throw venue.fail("403", counted: ["refused_for_limits", "over_limit", "bans"])
+    /// Bybit's windows roll; these are clock-aligned, which never refuses what Bybit takes at an even pace.
+    func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws {
+        let now = venue.now, refused = ["refused_for_limits"], over = refused + ["over_limit"]
+        if venue.limits.bans[call.address] ?? 0 > now { throw venue.fail("403", counted: refused) }
+        if venue.limits.count(call.address, per: 5000, at: now) > 600 {
+            venue.limits.bans[call.address] = now + 600_000
+            throw venue.fail("403", counted: over + ["bans"])
         }
-        let limit = endpoint.cost
-        guard limit == 0 || venue.limits.roll(call.endpoint, limit: limit, per: 1000, at: now).fits else {
-            throw venue.fail("418", counted: ["refused_for_limits", "over_limit"])
-        }
-    }
-    func headers(_ call: Call, _ endpoint: Endpoint, _ answer: Answer) -> [(String, String)] {
-        guard endpoint.cost > 0 else { return [] }
-        let state = venue.limits.roll(call.endpoint, limit: endpoint.cost, per: 1000, at: venue.now, adding: false)
-        return [
-            ("X-Bapi-Limit", "\(endpoint.cost)"), ("X-Bapi-Limit-Status", "\(state.left)"),
-            ("X-Bapi-Limit-Reset-Timestamp", "\(state.reset)"),
+        guard endpoint.cost > 0 else { return }
+        let left = endpoint.cost - venue.limits.count(call.endpoint, per: 1000, at: now)
+        headers = [
+            ("X-Bapi-Limit", "\(endpoint.cost)"), ("X-Bapi-Limit-Status", "\(max(0, left))"),
+            ("X-Bapi-Limit-Reset-Timestamp", "\(left < 0 ? (now / 1000 + 1) * 1000 : now)"),
         ]
+        if left < 0 { throw venue.fail("418", counted: over) }
     }
-
     func distrust(_ call: Call) -> String? {
         let sent = ["X-BAPI-TIMESTAMP", "X-BAPI-API-KEY", "X-BAPI-RECV-WINDOW", "X-BAPI-SIGN"].map(call.header)
         if [sent[0], sent[1], sent[3]].contains("") { return "401" }

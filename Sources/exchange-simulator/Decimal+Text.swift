@@ -11,9 +11,7 @@ extension Decimal {
 
     /// No step, or a step of zero, is no rule.
     func isMultiple(of step: Decimal?) -> Bool {
-        guard let step, step > 0 else { return true }
-        var (quotient, whole) = (self / step, Decimal())
-        NSDecimalRound(&whole, &quotient, 0, .plain)
-        return whole * step == self
+        // A whole number is kept without digits after the point.
+        step.map { $0 == 0 || (self / $0).exponent >= 0 } ?? true
     }
 }

@@ -3,15 +3,10 @@ import Foundation
 
 /// What one exchange does in its own way; its words are in its `Speech`. Refusals are thrown as `Answer`.
 protocol Dialect: SendableMetatype {
-    static var name: String { get }
     var venue: Venue { get }
     init(venue: Venue)
-    /// The exchange's id of its order with this number.
-    func orderID(_ number: Int) -> String
-    /// Counts a call against the limits of its address, its key and the engine.
-    func admit(_ call: Call, _ endpoint: Endpoint) throws
-    /// Limit headers of an answer.
-    func headers(_ call: Call, _ endpoint: Endpoint, _ answer: Answer) -> [(String, String)]
+    /// Counts a call against the limits of its address, its key and the engine, and reports them in `headers`.
+    func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws
     /// Why the key or the signature of a private call is refused.
     func distrust(_ call: Call) -> String?
     /// Refuses what the engine may no longer take at `venue.now`.
@@ -35,22 +30,22 @@ extension Dialect {
         guard let endpoint = venue.speech.endpoints[call.endpoint] else {
             return venue.fail("404", ["path": call.path, "method": call.method])
         }
+        venue.requests[call.endpoint, default: 0] += 1
         if venue.faults.draw("rate_limit_rate") {
-            let rule = venue.faults.pick(["429", "429", "429", "418"])
-            var answer = venue.fail(rule, ["until": "\(venue.now)"], counted: ["refused_for_limits"])
-            answer.headers = [("Retry-After", "\(venue.faults.whole("retry_after_s"))")]
-            return answer
+            let end = venue.now + venue.faults.whole("retry_after_s") * 1000
+            return venue.fail(
+                venue.faults.pick(["429", "429", "429", "418"]), counted: ["refused_for_limits"], until: end)
         }
         let broken = venue.fail(venue.faults.pick(["500", "502", "503"]))
         if venue.faults.draw("error_rate") { return broken }
         if venue.faults.draw("drop_before_rate") { return nil }
-        var answer: Answer
+        var answer: Answer, headers: [(String, String)] = []
         do {
             if !endpoint.action.isPublic {
                 if let rule = distrust(call) { throw venue.fail(rule, counted: ["signature_failures"]) }
                 try checkFreshness(call)
             }
-            if venue.limited { try admit(call, endpoint) }
+            if venue.limited { try admit(call, endpoint, &headers) }
             if endpoint.action == .place, venue.faults.draw("late_accept_rate") {
                 venue.late.append((venue.now + venue.faults.whole("late_accept_ms"), call, endpoint))
                 venue.late.sort { $0.due < $1.due }
@@ -58,7 +53,7 @@ extension Dialect {
             }
             answer = Answer(body: try execute(call, endpoint))
         } catch { answer = error as? Answer ?? venue.fail("500") }
-        if venue.limited { answer.headers += headers(call, endpoint, answer) }
+        answer.headers += headers
         return venue.faults.draw("drop_after_rate") ? nil : answer
     }
 
@@ -66,7 +61,7 @@ extension Dialect {
         for check in endpoint.checks ?? [] where !call.fits(check[0], check[1]) {
             throw venue.fail(check[2], ["name": check[0].split(separator: " ").last.map(String.init) ?? ""])
         }
-        let name = Self.name
+        let name = venue.name
         let items =
             switch endpoint.action {
             case .time: [""]
@@ -80,7 +75,7 @@ extension Dialect {
         if items.isEmpty, endpoint.action == .query, venue.speech.refusesUnknown { throw venue.fail("unknown") }
         let values = [
             "now": "\(venue.now)", "seconds": "\(venue.now / 1000)", "count": "\(items.count)",
-            "items": items.joined(separator: ","), "last": items.last ?? "",
+            "items": items.joined(separator: ","), "first": items.first ?? "",
         ]
         return render("\(name):\(endpoint.action)", variant: call[venue.speech.symbol] == nil ? "" : "one", values)
     }
@@ -92,7 +87,8 @@ extension Dialect {
             throw venue.fail("number", ["name": field])
         }
         return Order(
-            id: orderID(venue.orders.count + 1), client: call[speech.client] ?? "", side: call[speech.side] ?? "",
+            id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
+            side: call[speech.side] ?? "",
             type: type, lifetime: call[speech.lifetime] ?? "GTC", market: try venue.market(call[speech.symbol]),
             amount: try number(speech.amount), price: isMarket ? nil : try number(speech.price),
             isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]))

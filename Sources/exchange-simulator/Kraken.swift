@@ -3,7 +3,6 @@ import Foundation
 
 /// Kraken spot REST.
 struct Kraken: Dialect {
-    static let name = "kraken"
     /// The private counter and its decay a second, the engine's counter of a pair and its decay.
     private static let tier: (most: Double, decay: Double, engine: Double, engineDecay: Double) =
         switch ProcessInfo.processInfo.environment["KRAKEN_TIER"] {
@@ -13,35 +12,27 @@ struct Kraken: Dialect {
         }
     let venue: Venue
 
-    func orderID(_ number: Int) -> String {
-        // The factor is odd, so every number has another product.
-        let text = "AAA" + String(UInt64(number) &* 0x9E37_79B9_7F4A_7C15 | 1 << 63, radix: 32, uppercase: true)
-        return "O\(text.prefix(5))-\(text.dropFirst(5).prefix(5))-\(text.suffix(6))"
-    }
-
-    func admit(_ call: Call, _ endpoint: Endpoint) throws {
+    func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws {
         func charge(_ key: String, _ cost: Double, limit: Double, decay: Double, or rule: String) throws {
             if venue.limits.charge(key, cost, limit: limit, decay: decay, at: venue.now) { return }
             throw venue.fail(rule, counted: ["refused_for_limits", "over_limit"])
         }
         let tier = Kraken.tier
-        var (market, cost) = (0, 1.0)
+        var (pair, cost) = (call["pair"] ?? "", 1.0)
         switch endpoint.action {
-        // Assumed: about one a second is known to be safe, a burst of 15 is not documented.
-        case _ where endpoint.action.isPublic:
+        case .time, .instruments, .tickers:
+            // Assumed: about one a second is known to be safe, a burst of 15 is not documented.
             return try charge("public \(call.address)", 1, limit: 15, decay: 1, or: "public")
-        // The engine counts an order before it looks at it, and a cancel by the age of its order.
-        case .place: market = try venue.market(call["pair"])
+        case .query, .open, .history: return try charge("private", 1, limit: tier.most, decay: tier.decay, or: "429")
         case .cancel:
-            let order = venue.orders[try venue.cancellable(call)], age = (venue.now - order.accepted) / 1000
-            let costs = [(5, 8.0), (10, 6), (15, 5), (45, 4), (90, 2), (300, 1)]
-            (market, cost) = (order.market, costs.first { age < $0.0 }?.1 ?? 0)
-        default: return try charge("private", 1, limit: tier.most, decay: tier.decay, or: "429")
+            guard let order = try venue.found(call, .cancel).first.map({ venue.orders[$0] }) else { return }
+            let costs = [(5, 8.0), (10, 6), (15, 5), (45, 4), (90, 2), (300, 1)],
+                age = (venue.now - order.accepted) / 1000
+            (pair, cost) = (venue.markets[order.market].id, costs.first { age < $0.0 }?.1 ?? 0)
+        case .place: pair = venue.markets[try venue.market(pair)].id
         }
-        try charge("pair \(market)", cost, limit: tier.engine, decay: tier.engineDecay, or: "engine")
+        try charge("pair \(pair)", cost, limit: tier.engine, decay: tier.engineDecay, or: "engine")
     }
-    func headers(_ call: Call, _ endpoint: Endpoint, _ answer: Answer) -> [(String, String)] { [] }
-
     func distrust(_ call: Call) -> String? {
         let nonce = call["nonce"] ?? "", secret = Data(base64Encoded: venue.secret) ?? Data()
         let message = Array(call.path.utf8) + Signing.sha256((nonce + call.body).utf8)

@@ -1,28 +1,15 @@
 /// Counters of one exchange, by a key that names what is counted and for whom. Times are unix ms.
 struct Limits {
     private var windows: [String: (index: Int, count: Int)] = [:]
-    private var marks: [String: [Int]] = [:]
     private var levels: [String: (level: Double, at: Int)] = [:]
     /// When the ban of an address ends.
     var bans: [String: Int] = [:]
 
     /// Adds to a clock-aligned window of `length` ms; the count in it.
-    mutating func count(_ key: String, per length: Int, at now: Int, adding: Int) -> Int {
+    mutating func count(_ key: String, per length: Int, at now: Int, adding: Int = 1) -> Int {
         let before = windows[key].flatMap { $0.index == now / length ? $0.count : nil } ?? 0
         windows[key] = (now / length, before + adding)
         return before + adding
-    }
-
-    /// Takes a place in a rolling window of `length` ms unless `limit` are taken; `adding` false only looks.
-    /// - Returns: whether there was one, the places left, and when (unix ms) the oldest comes free.
-    mutating func roll(
-        _ key: String, limit: Int, per length: Int, at now: Int, adding: Bool = true
-    ) -> (fits: Bool, left: Int, reset: Int) {
-        var taken = (marks[key] ?? []).drop { $0 <= now - length }
-        let fits = taken.count < limit
-        if fits, adding { taken.append(now) }
-        marks[key] = Array(taken)
-        return (fits, limit - taken.count, fits ? now : (taken.first ?? now) + length)
     }
 
     /// Raises a counter that decays by `decay` a second, unless that takes it over `limit`; whether it fitted.

@@ -12,8 +12,7 @@ struct Order {
     let isPostOnly: Bool
     var state = State.open
     var fill = Decimal()
-    var accepted = 0
-    var updated = 0
+    var accepted = 0, updated = 0
 
     var buys: Bool { side.lowercased() == "buy" }
     /// For templates.

@@ -15,30 +15,17 @@ struct Context: RequestContext {
 
 /// Takes requests for the three exchanges and for `/control`.
 final class Server: Sendable {
-    private static let dialects: [any Dialect.Type] = [Binance.self, Bybit.self, Kraken.self]
+    private static let dialects: [(name: String, type: any Dialect.Type)] = [
+        ("binance", Binance.self), ("bybit", Bybit.self), ("kraken", Kraken.self),
+    ]
     private let exchanges: Mutex<[any Dialect]>
 
     /// - Throws: when a secret's file cannot be read, or Kraken's secret is not base64.
     init(seed: UInt64, limited: Bool) throws {
-        let speeches = try JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))
         exchanges = Mutex(
-            try Server.dialects.map { dialect in
-                guard let speech = speeches[dialect.name] else { throw CocoaError(.coderValueNotFound) }
-                let secret = try Server.setting("\(dialect.name)_secret") ?? speech.secret
-                if dialect == Kraken.self, Data(base64Encoded: secret) == nil {
-                    throw ValidationError("KRAKEN_SECRET is not base64")
-                }
-                return dialect.init(
-                    venue: Venue(
-                        dialect.name, speech, key: try Server.setting("\(dialect.name)_key") ?? speech.key,
-                        secret: secret, limited: limited, seed: seed, now: Server.now))
+            try Server.dialects.map { name, type in
+                type.init(venue: try Venue(name, limited: limited, seed: seed, now: Server.now))
             })
-    }
-    /// The environment variable of this name in capitals, or the content of the file that `…_FILE` names.
-    private static func setting(_ name: String) throws -> String? {
-        let environment = ProcessInfo.processInfo.environment, variable = name.uppercased()
-        let file = try environment["\(variable)_FILE"].map { try String(contentsOfFile: $0, encoding: .utf8) }
-        return environment[variable] ?? file?.trimmingCharacters(in: .whitespacesAndNewlines)
     }
     /// Unix ms.
     private static var now: Int { Int(Date().timeIntervalSince1970 * 1000) }
@@ -51,10 +38,7 @@ final class Server: Sendable {
         guard let index = Server.dialects.firstIndex(where: { $0.name == call.prefix }) else {
             return reply(exchanges.withLock { control(call, $0) })
         }
-        let latency = exchanges.withLock { exchanges in
-            exchanges[index].venue.requests[call.endpoint, default: 0] += 1
-            return exchanges[index].venue.faults.whole("latency_ms")
-        }
+        let latency = exchanges.withLock { $0[index].venue.faults.whole("latency_ms") }
         if latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
         let answer = exchanges.withLock { exchanges in
             exchanges[index].settle(at: Server.now)

@@ -3,14 +3,13 @@ import Foundation
 /// What a request asks for.
 enum Action: String, Decodable {
     case time, instruments, tickers, place, cancel, query, open, history
-
     var isPublic: Bool { [.time, .instruments, .tickers].contains(self) }
 }
 
 struct Endpoint: Decodable {
     let action: Action
-    /// Binance's request weight, Bybit's requests a second; 0: not counted.
-    let cost: Int
+    /// Binance's request weight, also for one or some markets; Bybit's requests a second, 0: not counted.
+    let cost: Int, costOfOne: Int?
     /// What a request must look like, in order: field names, the pattern of their values, the refusal.
     let checks: [[String]]?
 }
@@ -24,15 +23,15 @@ struct Speech: Decodable {
     /// Names of fields: of a new order, then of an order's two ids and of several symbols.
     let symbol, side, type, amount, price, lifetime, client, orderID, orderClient: String
     let several: String?
+    /// The format of an order's id, from its number.
+    let orderIDs: String
     /// Name and pattern of the field that makes an order post-only.
     let postOnly: [String]
     /// Whether a query for an unknown order and a post-only order that would match are refused, and whether a closed
     /// order's client id may come again.
     let refusesUnknown, refusesTakers, reusesClients: Bool
-    /// JSON of a client id that was not given.
-    let noClient: String
-    /// The credentials when the environment has none.
-    let key, secret: String
+    /// JSON of a client id that was not given; the credentials when the environment has none.
+    let noClient, key, secret: String
 }
 
 /// Answer texts by name, with `%name%` where a value goes.

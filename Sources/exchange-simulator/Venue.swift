@@ -3,12 +3,9 @@ import Foundation
 /// One exchange: instruments, orders and counters. Every call settles it first, so `now` is the call's time, unix ms.
 /// Not safe to share: `Server` guards it.
 final class Venue {
-    let name, key, secret: String
-    let limited: Bool
-    let speech: Speech
+    let name, key, secret: String, limited: Bool, speech: Speech
     private(set) var markets: [Market]
     private(set) var orders: [Order] = []
-    private var byID: [String: Int] = [:]
     private var byClient: [String: [Int]] = [:]
     /// Open orders, oldest first.
     private var open: [Int] = []
@@ -25,9 +22,17 @@ final class Venue {
     var requests: [String: Int] = [:]
     private var counts = ["refused_for_limits": 0, "over_limit": 0, "bans": 0, "signature_failures": 0]
 
-    init(_ name: String, _ speech: Speech, key: String, secret: String, limited: Bool, seed: UInt64, now: Int) {
-        (self.name, self.speech, self.key, self.secret, self.limited) = (name, speech, key, secret, limited)
-        (step, faults) = (now / 100, Faults(seed: seed))
+    /// - Throws: when the file of a secret cannot be read.
+    init(_ name: String, limited: Bool, seed: UInt64, now: Int) throws {
+        let speeches = try JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))
+        guard let speech = speeches[name] else { throw CocoaError(.coderValueNotFound) }
+        func setting(_ kind: String) throws -> String? {
+            let environment = ProcessInfo.processInfo.environment, variable = "\(name)_\(kind)".uppercased()
+            let file = try environment["\(variable)_FILE"].map { try String(contentsOfFile: $0, encoding: .utf8) }
+            return environment[variable] ?? file?.trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+        (key, secret) = (try setting("key") ?? speech.key, try setting("secret") ?? speech.secret)
+        (self.name, self.speech, self.limited, step, faults) = (name, speech, limited, now / 100, Faults(seed: seed))
         let listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
         markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, seed: seed) }
     }
@@ -93,7 +98,7 @@ final class Venue {
         try check(order)
         let position = orders.count
         orders.append(order)
-        (orders[position].accepted, orders[position].updated, byID[order.id]) = (now, now, position)
+        (orders[position].accepted, orders[position].updated) = (now, now)
         if !order.client.isEmpty { byClient[order.client, default: []].append(position) }
         open.append(position)
         if crosses(order) {
@@ -110,33 +115,27 @@ final class Venue {
         if state == .filled { orders[position].fill = price }
     }
 
-    /// The orders a call names by their ids or, without, by client id, or else `all`; only those that fit its other fields.
-    private func identified(_ call: Call, else all: [Int]) throws -> [Int] {
+    /// The orders a call names by their ids or, without, by client id, or else all, newest first; those among them that
+    /// `action` can find.
+    func found(_ call: Call, _ action: Action) throws -> [Int] {
         let market = try call[speech.symbol].map { try self.market($0) }, client = call[speech.orderClient]
-        let ids = call[speech.orderID]?.split(separator: ",").compactMap { byID[String($0)] }
-        return (ids ?? client.map { byClient[$0] ?? [] } ?? all).filter { position in
-            let order = orders[position]
+        let ids = call[speech.orderID]?.split(separator: ",").compactMap { id in orders.lastIndex { $0.id == id } }
+        let all = ids ?? client.map { byClient[$0] ?? [] } ?? (action == .history ? Array(orders.indices) : open)
+        // The engine knows an order at once, queries see it later.
+        let latest = action == .cancel ? now : now - faults.whole("query_lag_ms")
+        let found = all.reversed().filter { position in
+            let order = orders[position], isOpen = order.state == .open
             return (market ?? order.market) == order.market && (client ?? order.client) == order.client
+                && order.accepted <= latest && (action == .query || isOpen == (action != .history))
         }
-    }
-    /// The open order a call wants to cancel: the latest that fits.
-    func cancellable(_ call: Call) throws -> Int {
-        let fitting = try identified(call, else: [])
-        if let position = fitting.last(where: { orders[$0].state == .open }) { return position }
-        throw fail(fitting.last.map { orders[$0].state.rawValue } ?? "gone")
+        return action == .history ? Array(found.prefix(50)) : found
     }
     func cancel(_ call: Call) throws -> Int {
-        let position = try cancellable(call)
+        guard let position = try found(call, .cancel).first else {
+            throw fail(try found(call, .query).first.map { orders[$0].state.rawValue } ?? "gone")
+        }
         close(position, .canceled)
         return position
-    }
-    /// The orders a query sees: what it names, else all; open ones oldest first, the history newest first, at most 50.
-    func found(_ call: Call, _ action: Action) throws -> [Int] {
-        let found = try identified(call, else: action == .history ? Array(orders.indices) : open).filter { position in
-            now - orders[position].accepted >= faults.whole("query_lag_ms")
-                && (action == .query || (orders[position].state == .open) == (action == .open))
-        }
-        return action == .history ? Array(found.reversed().prefix(50)) : found
     }
 
     /// An order by a template, or the template's variant for the order's state.
@@ -146,11 +145,14 @@ final class Venue {
         return render(
             template, variant: order.state.rawValue, order.values(markets[order.market]).merging(words) { $1 })
     }
-    /// The refusal `rule` in this exchange's words, counted under these names of the statistics.
-    func fail(_ rule: String, _ values: [String: String] = [:], counted names: [String] = []) -> Answer {
+    /// The refusal `rule` in this exchange's words, counted under these names of the statistics; `until`: unix ms.
+    func fail(
+        _ rule: String, _ values: [String: String] = [:], counted names: [String] = [], until: Int? = nil
+    ) -> Answer {
         for name in names { counts[name, default: 0] += 1 }
-        let text = render("\(name)!\(rule)", values.merging(["now": "\(now)"]) { first, _ in first })
-        return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)))
+        let text = render("\(name)!\(rule)", values.merging(["now": "\(now)", "until": "\(until ?? now)"]) { $1 })
+        let wait = until.map { [("Retry-After", "\(($0 - now + 999) / 1000)")] } ?? []
+        return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)), headers: wait)
     }
     var audit: String {
         let list = orders.indices.map { text($0, "audit") }.joined(separator: ",")

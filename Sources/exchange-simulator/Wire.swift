@@ -40,15 +40,8 @@ struct Answer: Error {
 
 /// Fields of an x-www-form-urlencoded text; the first of equal names.
 private func form(_ text: String) -> [String: String] {
-    let pairs = text.split(separator: "&").map { pair in
-        pair.split(separator: "=", maxSplits: 1).map { part in
-            guard part.utf8.contains(where: { $0 == UInt8(ascii: "%") || $0 == UInt8(ascii: "+") }) else {
-                return String(part)
-            }
-            return part.replacing("+", with: " ").removingPercentEncoding ?? String(part)
-        }
-    }
-    return Dictionary(pairs.map { ($0.first ?? "", $0.count > 1 ? $0[1] : "") }) { first, _ in first }
+    let items = URLComponents(string: "?\(text.replacing("+", with: "%20"))")?.queryItems ?? []
+    return Dictionary(items.map { ($0.name, $0.value ?? "") }) { first, _ in first }
 }
 
 /// The members of a JSON object; empty for anything else.
