@@ -36,8 +36,8 @@ extension Dialect {
             return venue.fail(
                 venue.faults.pick(["429", "429", "429", "418"]), counted: ["refused_for_limits"], until: end)
         }
-        let broken = venue.fail(venue.faults.pick(["500", "502", "503"]))
-        if venue.faults.draw("error_rate") { return broken }
+        func broken() -> Answer { venue.fail(venue.faults.pick(["500", "502", "503"])) }
+        if venue.faults.draw("error_rate") { return broken() }
         if venue.faults.draw("drop_before_rate") { return nil }
         var answer: Answer, headers: [(String, String)] = []
         do {
@@ -49,7 +49,7 @@ extension Dialect {
             if endpoint.action == .place, venue.faults.draw("late_accept_rate") {
                 venue.late.append((venue.now + venue.faults.whole("late_accept_ms"), call, endpoint))
                 venue.late.sort { $0.due < $1.due }
-                return venue.faults.pick([nil, broken])
+                return venue.faults.pick([nil, broken()])
             }
             answer = Answer(body: try execute(call, endpoint))
         } catch { answer = error as? Answer ?? venue.fail("500") }
@@ -65,7 +65,7 @@ extension Dialect {
         let items =
             switch endpoint.action {
             case .time: [""]
-            case .instruments: try venue.named(call).map(venue.instrument)
+            case .instruments: try venue.named(call).map { venue.markets[$0].entry }
             case .tickers: try venue.named(call).map(venue.ticker)
             case .place: [venue.text(try venue.place(try order(call)), "\(name).place")]
             case .cancel: [venue.text(try venue.cancel(call), "\(name).cancel")]
@@ -82,15 +82,11 @@ extension Dialect {
     /// The order that a call asks for whose words were checked.
     private func order(_ call: Call) throws -> Order {
         let speech = venue.speech, type = call[speech.type] ?? "", isMarket = type.lowercased() == "market"
-        func number(_ field: String) throws -> Decimal {
-            if let value = Decimal(wire: call[field] ?? "") { return value }
-            throw venue.fail("number", ["name": field])
-        }
+        func number(_ field: String) -> Decimal { Decimal(wire: call[field] ?? "") ?? 0 }
         return Order(
             id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
-            side: call[speech.side] ?? "",
-            type: type, lifetime: call[speech.lifetime] ?? "GTC", market: try venue.market(call[speech.symbol]),
-            amount: try number(speech.amount), price: isMarket ? nil : try number(speech.price),
-            isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]))
+            side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
+            market: try venue.market(call[speech.symbol]), amount: number(speech.amount),
+            price: isMarket ? nil : number(speech.price), isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]))
     }
 }

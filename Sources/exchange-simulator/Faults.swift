@@ -7,26 +7,24 @@ struct Faults {
         "latency_ms": 600_000, "error_rate": 1, "rate_limit_rate": 1, "retry_after_s": 259_200, "drop_before_rate": 1,
         "drop_after_rate": 1, "late_accept_rate": 1, "late_accept_ms": 600_000, "query_lag_ms": 600_000,
     ]
-    private var values = most.mapValues { _ in 0.0 }
-    private var random: Seeded
+    private(set) var values = most.mapValues { _ in 0.0 }
+    private(set) var random: Seeded
 
-    init(seed: UInt64) { random = Seeded(state: seed) }
-
-    /// - Throws: `Answer` with a sentence that names the field, its value and what was expected; nothing is changed then.
-    mutating func change(_ wanted: [String: Any]) throws {
+    /// Nil, or why nothing was changed: the field, its value and what was expected.
+    mutating func change(_ wanted: [String: Any]) -> String? {
         var changed = values
         for (name, value) in wanted where name != "exchange" {
             // Foundation takes a truth value for a number, of type "c".
             let isNumber = (value as? NSNumber).map { String(cString: $0.objCType) != "c" } ?? false
             guard isNumber, let most = Faults.most[name], let number = Double("\(value)"), 0...most ~= number else {
-                throw Faults.refusal("\(name) = \(value): expected a number from 0 to \(json(Faults.most))")
+                return "\(name) = \(value): expected a number from 0 to that of \(json(Faults.most))"
             }
             changed[name] = number
         }
         values = changed
+        return nil
     }
-    static func refusal(_ sentence: String) -> Answer { Answer(status: 400, body: json(["error": sentence])) }
-
+    mutating func clear() { values = Faults.most.mapValues { _ in 0 } }
     /// Milliseconds or seconds; 0 when off.
     func whole(_ name: String) -> Int { Int(values[name] ?? 0) }
     mutating func draw(_ rate: String) -> Bool { Double.random(in: 0..<1, using: &random) < values[rate] ?? 0 }
@@ -34,5 +32,4 @@ struct Faults {
     mutating func pick<Choice>(_ choices: [Choice]) -> Choice {
         choices[Int.random(in: choices.indices, using: &random)]
     }
-    var text: String { json(values) }
 }

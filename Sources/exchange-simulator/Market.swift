@@ -13,7 +13,7 @@ struct Seeded: RandomNumberGenerator {
 
 /// One instrument of `markets/instruments.json`: its rules, and a seeded random walk of its price, in ticks.
 struct Market {
-    /// `alias` is Kraken's altname, `entry` the line of the exchange's own list as JSON.
+    /// `alias` is Kraken's altname, `entry` the line of the exchange's own list.
     let id, alias, entry: String
     /// tick, step, least, most, mostMarket, mostPrice, leastCost, mostCost: as far as the exchange has them.
     let rules: [String: Decimal]
@@ -29,9 +29,10 @@ struct Market {
     /// The ticker as sent; nil after the price moved.
     var ticker: String?
 
-    init(_ listing: [String: Any], id: String, seed: UInt64) {
+    init(_ listing: [String: Any], id: String, of exchange: String, seed: UInt64) {
         let texts = listing["rules"] as? [String: String] ?? [:], price = Decimal(wire: "\(listing["start"] ?? "")")
-        (self.id, alias, entry) = (id, "\(listing["alias"] ?? "")", json(listing["entry"] ?? [:]))
+        (self.id, alias) = (id, "\(listing["alias"] ?? "")")
+        entry = render("\(exchange).instrument", ["id": id, "entry": json(listing["entry"] ?? [:])])
         rules = texts.compactMapValues { Decimal(wire: $0) }
         (tick, places) = (rules["tick"] ?? 1, texts["tick"]?.split(separator: ".").last?.count ?? 1)
         start = NSDecimalNumber(decimal: (price ?? 1) / tick).intValue

@@ -20,12 +20,11 @@ final class Server: Sendable {
     ]
     private let exchanges: Mutex<[any Dialect]>
 
-    /// - Throws: when a secret's file cannot be read, or Kraken's secret is not base64.
+    /// - Throws: when the file of a secret cannot be read.
     init(seed: UInt64, limited: Bool) throws {
+        let now = Server.now
         exchanges = Mutex(
-            try Server.dialects.map { name, type in
-                type.init(venue: try Venue(name, limited: limited, seed: seed, now: Server.now))
-            })
+            try Server.dialects.map { $1.init(venue: try Venue($0, limited: limited, seed: seed, now: now)) })
     }
     /// Unix ms.
     private static var now: Int { Int(Date().timeIntervalSince1970 * 1000) }
@@ -35,30 +34,26 @@ final class Server: Sendable {
         let call = Call(
             request.head, body: String(buffer: body ?? ByteBuffer()),
             address: context.channel.remoteAddress?.ipAddress ?? "")
-        guard let index = Server.dialects.firstIndex(where: { $0.name == call.prefix }) else {
-            return reply(exchanges.withLock { control(call, $0) })
-        }
-        let latency = exchanges.withLock { $0[index].venue.faults.whole("latency_ms") }
-        if latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
-        let answer = exchanges.withLock { exchanges in
-            exchanges[index].settle(at: Server.now)
+        let index = Server.dialects.firstIndex { $0.name == call.prefix }
+        let latency = exchanges.withLock { exchanges in index.map { exchanges[$0].venue.faults.whole("latency_ms") } }
+        if let latency, latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
+        let answer = exchanges.withLock { exchanges -> Answer? in
+            for exchange in exchanges { exchange.settle(at: Server.now) }
+            guard let index else { return control(call, exchanges.map(\.venue)) }
             return body == nil ? exchanges[index].venue.fail("413") : exchanges[index].answer(call)
         }
-        if let answer { return reply(answer) }
-        try await context.channel.close()
-        return Response(status: .ok)
-    }
-    private func reply(_ answer: Answer) -> Response {
+        guard let answer else {
+            try await context.channel.close()
+            return Response(status: .ok)
+        }
         let isJSON = answer.body.hasPrefix("{") || answer.body.hasPrefix("[")
         var fields: HTTPFields = [.contentType: isJSON ? "application/json" : "text/html"]
         for (name, value) in answer.headers { if let name = HTTPField.Name(name) { fields[name] = value } }
-        let body = ByteBuffer(string: answer.body)
-        return Response(status: .init(code: answer.status), headers: fields, body: .init(byteBuffer: body))
+        let text = ByteBuffer(string: answer.body)
+        return Response(status: .init(code: answer.status), headers: fields, body: .init(byteBuffer: text))
     }
 
-    private func control(_ call: Call, _ exchanges: [any Dialect]) -> Answer {
-        for exchange in exchanges { exchange.settle(at: Server.now) }
-        let venues = exchanges.map(\.venue)
+    private func control(_ call: Call, _ venues: [Venue]) -> Answer {
         func all(_ text: (Venue) -> String) -> Answer {
             Answer(body: "{\(venues.map { "\"\($0.name)\":\(text($0))" }.joined(separator: ","))}")
         }
@@ -67,19 +62,16 @@ final class Server: Sendable {
         case "GET /control/orders": return all(\.audit)
         case "GET /control/stats": return all(\.statistics)
         case "GET /control/": break
-        case "DELETE /control/": for venue in venues { venue.faults = Faults(seed: 1) }
+        case "DELETE /control/": for venue in venues { venue.faults.clear() }
         case "POST /control/":
-            let wanted = object(Array(call.body.utf8)), name = wanted["exchange"] ?? ""
-            let chosen = venues.filter { wanted["exchange"] == nil || name as? String == $0.name }
-            if wanted.isEmpty {
-                return Faults.refusal("the body is no JSON object, or empty: expected {\"error_rate\": …}")
-            }
-            if chosen.isEmpty { return Faults.refusal("exchange = \(name): expected binance, bybit or kraken") }
-            do { for venue in chosen { try venue.faults.change(wanted) } } catch {
-                return error as? Answer ?? Answer(status: 500, body: "")
-            }
+            let wanted = object(Array(call.body.utf8)), name = wanted["exchange"]
+            let chosen = venues.filter { name == nil || name as? String == $0.name }
+            var fault: String?
+            if wanted.isEmpty || chosen.isEmpty { fault = "expected an object of faults, with one exchange or none" }
+            for venue in chosen where fault == nil { fault = venue.faults.change(wanted) }
+            if let fault { return Answer(status: 400, body: json(["error": fault])) }
         default: return Answer(status: 404, body: "{\"error\":\"not found\"}")
         }
-        return all(\.faults.text)
+        return all { json($0.faults.values) }
     }
 }

@@ -1,10 +1,8 @@
 import ArgumentParser
 import Foundation
-import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
-import Synchronization
 
 @main struct Simulator: AsyncParsableCommand {
     enum Switch: String, ExpressibleByArgument { case on, off }
@@ -22,9 +20,7 @@ import Synchronization
         for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
         let server = try Server(seed: seed, limited: limits == .on), host = host
         let app = Application(
-            responder: CallbackResponder { (request: Request, context: Context) in
-                try await server.respond(request, context)
-            },
+            responder: CallbackResponder(callback: server.respond),
             configuration: .init(address: .hostname(host, port: port)),
             onServerRunning: { channel in
                 let line = "exchange-simulator listening on http://\(host):\(channel.localAddress?.port ?? 0)\n"

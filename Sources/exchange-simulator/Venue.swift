@@ -9,9 +9,7 @@ final class Venue {
     private var byClient: [String: [Int]] = [:]
     /// Open orders, oldest first.
     private var open: [Int] = []
-    private(set) var now = 0
-    /// The last step of the prices, a tenth of a second each.
-    private var step: Int
+    private(set) var now: Int
     var limits = Limits()
     var faults: Faults
     /// The largest nonce accepted.
@@ -32,17 +30,18 @@ final class Venue {
             return environment[variable] ?? file?.trimmingCharacters(in: .whitespacesAndNewlines)
         }
         (key, secret) = (try setting("key") ?? speech.key, try setting("secret") ?? speech.secret)
-        (self.name, self.speech, self.limited, step, faults) = (name, speech, limited, now / 100, Faults(seed: seed))
+        (self.name, self.speech, self.limited, self.now) = (name, speech, limited, now)
+        faults = Faults(random: Seeded(state: seed))
         let listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
-        markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, seed: seed) }
+        markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, of: name, seed: seed) }
     }
 
     /// Moves the prices to `time` and fills the orders they have reached then.
     func settle(at time: Int) {
+        let steps = time / 100 - now / 100
         now = max(now, time)
-        guard now / 100 > step else { return }
-        for index in markets.indices { markets[index].walk(now / 100 - step) }
-        step = now / 100
+        guard steps > 0 else { return }
+        for index in markets.indices { markets[index].walk(steps) }
         for position in open where crosses(orders[position]) {
             close(position, .filled, at: orders[position].price ?? 0)
         }
@@ -59,12 +58,9 @@ final class Venue {
         guard let wanted = several ?? call[speech.symbol].map({ [$0] }) else { return Array(markets.indices) }
         return try wanted.map { try market($0, "unlisted") }
     }
-    func instrument(_ index: Int) -> String {
-        render("\(name).instrument", ["id": markets[index].id, "entry": markets[index].entry])
-    }
     func ticker(_ index: Int) -> String {
         if let text = markets[index].ticker { return text }
-        let times = ["time": "\(step * 100)", "openTime": "\(step * 100 - 86_400_000)"]
+        let times = ["time": "\(now)", "openTime": "\(now - 86_400_000)"]
         let text = render("\(name).ticker", markets[index].values.merging(times) { $1 })
         markets[index].ticker = text
         return text
@@ -146,10 +142,8 @@ final class Venue {
             template, variant: order.state.rawValue, order.values(markets[order.market]).merging(words) { $1 })
     }
     /// The refusal `rule` in this exchange's words, counted under these names of the statistics; `until`: unix ms.
-    func fail(
-        _ rule: String, _ values: [String: String] = [:], counted names: [String] = [], until: Int? = nil
-    ) -> Answer {
-        for name in names { counts[name, default: 0] += 1 }
+    func fail(_ rule: String, _ values: [String: String] = [:], counted: [String] = [], until: Int? = nil) -> Answer {
+        for name in counted { counts[name, default: 0] += 1 }
         let text = render("\(name)!\(rule)", values.merging(["now": "\(now)", "until": "\(until ?? now)"]) { $1 })
         let wait = until.map { [("Retry-After", "\(($0 - now + 999) / 1000)")] } ?? []
         return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)), headers: wait)
