@@ -2,9 +2,8 @@ import Exchanges
 import Foundation
 
 /// What one exchange does in its own way; its words are in its `Speech`. Refusals are thrown as `Answer`.
-protocol Dialect: SendableMetatype {
+protocol Dialect {
     var venue: Venue { get }
-    init(venue: Venue)
     /// Counts a call against the limits of its address, its key and the engine, and reports them in `headers`.
     func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws
     /// Why the key or the signature of a private call is refused.
@@ -87,6 +86,7 @@ extension Dialect {
             id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
             side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
             market: try venue.market(call[speech.symbol]), amount: number(speech.amount),
-            price: isMarket ? nil : number(speech.price), isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]))
+            price: isMarket ? nil : number(speech.price), isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]),
+            accepted: venue.now, updated: venue.now)
     }
 }

@@ -60,14 +60,13 @@ struct Market {
 
     /// What a ticker says, by template name; volumes and sizes are made up, in whole units of the base.
     var values: [String: String] {
-        let open = start - start / 100, mean = (low + high) / 2, volume = Decimal(10_000 + steps / 10)
-        let change = Decimal(last - open) / Decimal(open)
+        let open = start - start / 100, change = Decimal(last - open) / Decimal(open)
+        let volume = Decimal(10_000 + steps / 10), turnover = volume * price(last)
         let ticks = [
-            "bid": bid, "ask": ask, "last": last, "low": low, "high": high, "open": open, "mean": mean,
-            "change": last - open,
+            "bid": bid, "ask": ask, "last": last, "low": low, "high": high, "open": open, "change": last - open,
         ]
         return ticks.mapValues { price($0).text(places) }.merging([
-            "id": id, "volume": volume.text(8), "turnover": (volume * price(mean)).text(8), "trades": "\(steps)",
+            "id": id, "volume": volume.text(8), "turnover": turnover.text(8), "trades": "\(steps)",
             "size": "\(1 + steps % 9)", "fraction": change.text(6), "percent": (change * 100).text(4),
         ]) { first, _ in first }
     }

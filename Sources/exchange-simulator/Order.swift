@@ -12,13 +12,15 @@ struct Order {
     let isPostOnly: Bool
     var state = State.open
     var fill = Decimal()
-    var accepted = 0, updated = 0
+    let accepted: Int
+    var updated: Int
 
     var buys: Bool { side.lowercased() == "buy" }
     /// For templates.
-    func values(_ market: Market) -> [String: String] {
-        [
-            "id": id, "symbol": market.id, "pair": market.alias, "side": side, "type": type, "lifetime": lifetime,
+    func values(_ market: Market, _ speech: Speech) -> [String: String] {
+        let values = [
+            "id": id, "client": client.isEmpty ? speech.noClient : json(client), "symbol": market.id,
+            "pair": market.alias, "side": side, "type": type, "lifetime": lifetime,
             "amount": amount.text(8), "price": (price ?? 0).text(8), "fill": fill.text(8),
             "spent": (amount * fill).text(8), "limit": price.map { " \($0.text(market.places))" } ?? "",
             "accepted": "\(accepted)", "updated": "\(updated)", "opened": (Decimal(accepted) / 1000).text(4),
@@ -27,5 +29,6 @@ struct Order {
             "plainPrice": price.map { "\"\($0)\"" } ?? "null",
             "status": (state == .crossed ? State.canceled : state).rawValue,
         ]
+        return values.merging(speech.states[state.rawValue] ?? [:]) { $1 }
     }
 }

@@ -15,16 +15,15 @@ struct Context: RequestContext {
 
 /// Takes requests for the three exchanges and for `/control`.
 final class Server: Sendable {
-    private static let dialects: [(name: String, type: any Dialect.Type)] = [
-        ("binance", Binance.self), ("bybit", Bybit.self), ("kraken", Kraken.self),
-    ]
     private let exchanges: Mutex<[any Dialect]>
 
     /// - Throws: when the file of a secret cannot be read.
     init(seed: UInt64, limited: Bool) throws {
         let now = Server.now
-        exchanges = Mutex(
-            try Server.dialects.map { $1.init(venue: try Venue($0, limited: limited, seed: seed, now: now)) })
+        func venue(_ name: String) throws -> Venue { try Venue(name, limited: limited, seed: seed, now: now) }
+        exchanges = Mutex([
+            Binance(venue: try venue("binance")), Bybit(venue: try venue("bybit")), Kraken(venue: try venue("kraken")),
+        ])
     }
     /// Unix ms.
     private static var now: Int { Int(Date().timeIntervalSince1970 * 1000) }
@@ -34,13 +33,15 @@ final class Server: Sendable {
         let call = Call(
             request.head, body: String(buffer: body ?? ByteBuffer()),
             address: context.channel.remoteAddress?.ipAddress ?? "")
-        let index = Server.dialects.firstIndex { $0.name == call.prefix }
-        let latency = exchanges.withLock { exchanges in index.map { exchanges[$0].venue.faults.whole("latency_ms") } }
-        if let latency, latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
+        let latency = exchanges.withLock { exchanges in
+            exchanges.first { $0.venue.name == call.prefix }?.venue.faults.whole("latency_ms") ?? 0
+        }
+        if latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
         let answer = exchanges.withLock { exchanges -> Answer? in
             for exchange in exchanges { exchange.settle(at: Server.now) }
-            guard let index else { return control(call, exchanges.map(\.venue)) }
-            return body == nil ? exchanges[index].venue.fail("413") : exchanges[index].answer(call)
+            let exchange = exchanges.first { $0.venue.name == call.prefix }
+            guard let exchange else { return control(call, exchanges.map(\.venue)) }
+            return body == nil ? exchange.venue.fail("413") : exchange.answer(call)
         }
         guard let answer else {
             try await context.channel.close()

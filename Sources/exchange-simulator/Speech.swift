@@ -23,15 +23,12 @@ struct Speech: Decodable {
     /// Names of fields: of a new order, then of an order's two ids and of several symbols.
     let symbol, side, type, amount, price, lifetime, client, orderID, orderClient: String
     let several: String?
-    /// The format of an order's id, from its number.
-    let orderIDs: String
     /// Name and pattern of the field that makes an order post-only.
     let postOnly: [String]
-    /// Whether a query for an unknown order and a post-only order that would match are refused, and whether a closed
-    /// order's client id may come again.
+    /// Whether unknown orders and post-only orders that would match are refused; whether client ids may come again.
     let refusesUnknown, refusesTakers, reusesClients: Bool
-    /// JSON of a client id that was not given; the credentials when the environment has none.
-    let noClient, key, secret: String
+    /// Format of an order's id; JSON of a client id that was not given; credentials when the environment has none.
+    let orderIDs, noClient, key, secret: String
 }
 
 /// Answer texts by name, with `%name%` where a value goes.

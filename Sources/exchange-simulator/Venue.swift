@@ -94,7 +94,6 @@ final class Venue {
         try check(order)
         let position = orders.count
         orders.append(order)
-        (orders[position].accepted, orders[position].updated) = (now, now)
         if !order.client.isEmpty { byClient[order.client, default: []].append(position) }
         open.append(position)
         if crosses(order) {
@@ -111,8 +110,7 @@ final class Venue {
         if state == .filled { orders[position].fill = price }
     }
 
-    /// The orders a call names by their ids or, without, by client id, or else all, newest first; those among them that
-    /// `action` can find.
+    /// Of the orders a call names by ids or client id, else of all, those that `action` is about, newest first.
     func found(_ call: Call, _ action: Action) throws -> [Int] {
         let market = try call[speech.symbol].map { try self.market($0) }, client = call[speech.orderClient]
         let ids = call[speech.orderID]?.split(separator: ",").compactMap { id in orders.lastIndex { $0.id == id } }
@@ -136,10 +134,8 @@ final class Venue {
 
     /// An order by a template, or the template's variant for the order's state.
     func text(_ position: Int, _ template: String) -> String {
-        let order = orders[position], client = order.client.isEmpty ? speech.noClient : json(order.client)
-        let words = (speech.states[order.state.rawValue] ?? [:]).merging(["client": client]) { $1 }
-        return render(
-            template, variant: order.state.rawValue, order.values(markets[order.market]).merging(words) { $1 })
+        let order = orders[position]
+        return render(template, variant: order.state.rawValue, order.values(markets[order.market], speech))
     }
     /// The refusal `rule` in this exchange's words, counted under these names of the statistics; `until`: unix ms.
     func fail(_ rule: String, _ values: [String: String] = [:], counted: [String] = [], until: Int? = nil) -> Answer {
