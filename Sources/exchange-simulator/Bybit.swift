@@ -30,8 +30,7 @@ struct Bybit: Dialect {
     func checkFreshness(_ call: Call) throws {
         let stamp = call.header("X-BAPI-TIMESTAMP"), window = call.header("X-BAPI-RECV-WINDOW")
         let age = venue.now - max(0, Int(stamp) ?? 0)
-        guard age > -1000, age <= Int(window.isEmpty ? "5000" : window) ?? 0 else {
-            throw venue.fail("stale", ["stamp": stamp, "window": window])
-        }
+        let most = Int(window.isEmpty ? "5000" : window) ?? 0
+        if age <= -1000 || age > most { throw venue.fail("stale", ["stamp": stamp, "window": window]) }
     }
 }

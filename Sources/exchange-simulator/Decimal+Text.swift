@@ -8,10 +8,4 @@ extension Decimal {
         let parts = "\(cut)".split(separator: "."), digits = parts.count > 1 ? parts[1] : ""
         return "\(parts[0]).\(digits)\(String(repeating: "0", count: max(0, places - digits.count)))"
     }
-
-    /// No step, or a step of zero, is no rule.
-    func isMultiple(of step: Decimal?) -> Bool {
-        // A whole number is kept without digits after the point.
-        step.map { $0 == 0 || (self / $0).exponent >= 0 } ?? true
-    }
 }

@@ -32,8 +32,7 @@ extension Dialect {
         venue.requests[call.endpoint, default: 0] += 1
         if venue.faults.draw("rate_limit_rate") {
             let end = venue.now + venue.faults.whole("retry_after_s") * 1000
-            return venue.fail(
-                venue.faults.pick(["429", "429", "429", "418"]), counted: ["refused_for_limits"], until: end)
+            return venue.fail(venue.faults.pick(["429", "418"]), counted: ["refused_for_limits"], until: end)
         }
         func broken() -> Answer { venue.fail(venue.faults.pick(["500", "502", "503"])) }
         if venue.faults.draw("error_rate") { return broken() }
@@ -68,8 +67,7 @@ extension Dialect {
             case .tickers: try venue.named(call).map(venue.ticker)
             case .place: [venue.text(try venue.place(try order(call)), "\(name).place")]
             case .cancel: [venue.text(try venue.cancel(call), "\(name).cancel")]
-            case .query, .open, .history:
-                try venue.found(call, endpoint.action).map { venue.text($0, "\(name).order") }
+            case .query, .open, .history: try venue.found(call, endpoint.action).map { venue.text($0, "\(name).order") }
             }
         if items.isEmpty, endpoint.action == .query, venue.speech.refusesUnknown { throw venue.fail("unknown") }
         let values = [
@@ -85,8 +83,8 @@ extension Dialect {
         return Order(
             id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
             side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
-            market: try venue.market(call[speech.symbol]), amount: number(speech.amount),
-            price: isMarket ? nil : number(speech.price), isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]),
-            accepted: venue.now, updated: venue.now)
+            market: try venue.market(call[speech.symbol]), accepted: venue.now, amount: number(speech.amount),
+            price: isMarket ? nil : number(speech.price),
+            isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]), updated: venue.now)
     }
 }

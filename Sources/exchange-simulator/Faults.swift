@@ -24,12 +24,9 @@ struct Faults {
         values = changed
         return nil
     }
-    mutating func clear() { values = Faults.most.mapValues { _ in 0 } }
     /// Milliseconds or seconds; 0 when off.
     func whole(_ name: String) -> Int { Int(values[name] ?? 0) }
     mutating func draw(_ rate: String) -> Bool { Double.random(in: 0..<1, using: &random) < values[rate] ?? 0 }
     /// One of the choices, all equally likely; there must be one.
-    mutating func pick<Choice>(_ choices: [Choice]) -> Choice {
-        choices[Int.random(in: choices.indices, using: &random)]
-    }
+    mutating func pick<T>(_ choices: [T]) -> T { choices[Int.random(in: choices.indices, using: &random)] }
 }

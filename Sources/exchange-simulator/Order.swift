@@ -5,14 +5,13 @@ struct Order {
     /// `crossed`: post-only, and canceled because it would have matched at once.
     enum State: String { case open, filled, canceled, expired, crossed }
     let id, client, side, type, lifetime: String
-    let market: Int
+    let market, accepted: Int
     let amount: Decimal
     /// Nil for a market order.
     let price: Decimal?
     let isPostOnly: Bool
     var state = State.open
     var fill = Decimal()
-    let accepted: Int
     var updated: Int
 
     var buys: Bool { side.lowercased() == "buy" }

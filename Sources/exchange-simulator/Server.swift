@@ -63,7 +63,7 @@ final class Server: Sendable {
         case "GET /control/orders": return all(\.audit)
         case "GET /control/stats": return all(\.statistics)
         case "GET /control/": break
-        case "DELETE /control/": for venue in venues { venue.faults.clear() }
+        case "DELETE /control/": for venue in venues { venue.faults = Faults(random: venue.faults.random) }
         case "POST /control/":
             let wanted = object(Array(call.body.utf8)), name = wanted["exchange"]
             let chosen = venues.filter { name == nil || name as? String == $0.name }

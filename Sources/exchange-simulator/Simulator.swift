@@ -8,8 +8,7 @@ import NIOCore
     enum Switch: String, ExpressibleByArgument { case on, off }
 
     static let configuration = CommandConfiguration(
-        commandName: "exchange-simulator",
-        abstract: "Binance, Bybit and Kraken spot under /binance, /bybit and /kraken.")
+        commandName: "exchange-simulator", abstract: "Binance, Bybit and Kraken spot under /binance, /bybit, /kraken.")
     @Option(help: "Port to listen on; 0 picks a free one.") var port = 8900
     @Option(help: "Address to listen on.") var host = "127.0.0.1"
     @Option(help: "Seed of prices and faults.") var seed: UInt64 = 1

@@ -70,20 +70,21 @@ final class Venue {
         let touch = markets[order.market].touch(buys: order.buys)
         return order.price.map { order.buys ? touch <= $0 : touch >= $0 } ?? true
     }
-    /// Refuses an order that breaks a rule of its market, cannot be paid, or repeats a client id.
+    /// Refuses an order that breaks a rule of its market, repeats a client id or costs more than the account always has.
     private func check(_ order: Order) throws {
         let rules = markets[order.market].rules, isMarket = order.price == nil, amount = order.amount
         let price = order.price ?? markets[order.market].touch(buys: order.buys), cost = amount * price
         func over(_ value: Decimal, _ rule: String) -> Bool { value > rules[rule] ?? value }
         func under(_ value: Decimal, _ rule: String) -> Bool { value < rules[rule] ?? value }
+        // A whole quotient has no digits after the point.
+        func isOff(_ value: Decimal, _ rule: String) -> Bool { (value / (rules[rule] ?? 1)).exponent < 0 }
         let others = byClient[order.client] ?? []
         let broken = [
-            ("price", !isMarket && (price == 0 || !price.isMultiple(of: rules["tick"]) || over(price, "mostPrice"))),
+            ("price", !isMarket && (price == 0 || isOff(price, "tick") || over(price, "mostPrice"))),
             ("least", amount == 0 || under(amount, "least")), ("most", over(amount, "most")),
-            ("step", !amount.isMultiple(of: rules["step"])), ("market", isMarket && over(amount, "mostMarket")),
+            ("step", isOff(amount, "step")), ("market", isMarket && over(amount, "mostMarket")),
             ("value", under(cost, "leastCost") || !isMarket && over(cost, "mostCost")),
             ("duplicate", others.contains { !speech.reusesClients || orders[$0].state == .open }),
-            // No order changes what the account has: two million of any quote.
             ("funds", cost > 2_000_000),
             ("maker", order.isPostOnly && speech.refusesTakers && crosses(order)),
         ]

@@ -3,9 +3,8 @@ import HTTPTypes
 
 /// One request; `query` and `body` are the raw text that was signed.
 struct Call {
-    /// The first part of the path; `path` is the rest.
-    let prefix: String
-    let method, path, query, body, address: String
+    /// `prefix` is the first part of the path; `path` is the rest.
+    let method, prefix, path, query, body, address: String
     let headers: HTTPFields
     /// Query, then form or JSON fields; the query wins.
     private let fields: [String: String]
