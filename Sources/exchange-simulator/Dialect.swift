@@ -1,54 +1,90 @@
-/// How one exchange behaves. Refusals are thrown as `Answer`.
-protocol Dialect: Sendable {
-    static var name: String { get }
-    /// The instrument list as the exchange publishes it, by id.
-    static var instruments: [(id: String, entry: [String: Any])] { get }
-    static func isClient(_ id: String) -> Bool
-    /// Counts the call against the limits of its address and key.
-    static func admit(_ call: Call, _ venue: inout Venue) throws
-    /// Checks key, signature and freshness of a private call.
-    static func authorize(_ call: Call, _ venue: inout Venue) throws
+import Exchanges
+import Foundation
+
+/// What one exchange does in its own way; its words are in its `Speech`. Refusals are thrown as `Answer`.
+protocol Dialect {
+    var venue: Venue { get }
+    /// Counts a call against the limits of its address, its key and the engine, and reports them in `headers`.
+    func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws
+    /// Why the key or the signature of a private call is refused.
+    func distrust(_ call: Call) -> String?
     /// Refuses what the engine may no longer take at `venue.now`.
-    static func fresh(_ call: Call, _ venue: Venue) throws
-    static func execute(_ call: Call, _ venue: inout Venue) throws -> String
-    /// Limit headers of an answer.
-    static func headers(_ call: Call, _ venue: inout Venue) -> [(String, String)]
+    func checkFreshness(_ call: Call) throws
 }
 
 extension Dialect {
-    /// The order a call asks for, in well-formed words; `inQuote` when the field `amount` counts quote.
-    static func order(_ call: Call, id: String, amount: String, inQuote: Bool, _ venue: Venue) throws -> Order {
-        let words = venue.speech
-        func number(_ field: String) throws -> Fixed {
-            guard let value = Fixed(try need(field, call, venue)) else { throw venue.fail("number", ["name": field]) }
-            // Eight decimals are the finest that any of the served assets has, except Bybit's quote amounts.
-            guard value.places <= (inQuote ? 9 : 8) else { throw venue.fail("digits", ["name": field]) }
-            return value
+    /// Brings the exchange to `now` (unix ms): late orders reach the engine when they are due, if they are still fresh then.
+    func settle(at now: Int) {
+        while let (due, call, endpoint) = venue.late.first, due <= now {
+            venue.late.removeFirst()
+            venue.settle(at: due)
+            // Nobody waits for the answer any more.
+            if (try? checkFreshness(call)) != nil { _ = try? execute(call, endpoint) }
         }
-        let market = try venue.market(need(words.symbol, call, venue)), type = try need(words.type, call, venue)
-        let side = try need(words.side, call, venue), lifetime = call[words.lifetime] ?? words.lifetimes[0]
-        let client = call[words.client] ?? ""
-        guard words.sides.contains(side) else { throw venue.fail("side") }
-        guard words.types.contains(type) else { throw venue.fail("type") }
-        guard words.lifetimes.contains(lifetime) else { throw venue.fail("lifetime") }
-        guard client.isEmpty || isClient(client) else { throw venue.fail("client", ["name": words.client]) }
-        let (size, buys) = (try number(amount), side == words.sides[0])
-        let inBase = (size / venue.touch(market, buys: buys)).floored(to: venue.markets[market].rules["step"])
-        return Order(
-            id: id, client: client, market: market, buys: buys, amount: inQuote ? inBase : size,
-            cost: inQuote ? size : .zero, price: type == words.types[0] ? nil : try number(words.price),
-            lifetime: lifetime,
-            words: ["side": side, "type": type, "symbol": venue.markets[market].id])
+        venue.settle(at: now)
     }
-    /// At most 36 letters, digits, `-` and `_`.
-    static func isClient(_ id: String) -> Bool {
-        id.utf8.count <= 36
-            && id.utf8.allSatisfy { 48...57 ~= $0 || 97...122 ~= $0 | 32 && $0 < 128 || $0 == 45 || $0 == 95 }
-    }
-}
 
-/// A field that must be there.
-func need(_ field: String, _ call: Call, _ venue: Venue) throws -> String {
-    guard let value = call[field] else { throw venue.fail("missing", ["name": field]) }
-    return value
+    /// The answer, or nil: close the connection without a word.
+    func answer(_ call: Call) -> Answer? {
+        guard let endpoint = venue.speech.endpoints[call.endpoint] else {
+            return venue.fail("404", ["path": call.path, "method": call.method])
+        }
+        venue.requests[call.endpoint, default: 0] += 1
+        if venue.faults.draw("rate_limit_rate") {
+            let end = venue.now + venue.faults.whole("retry_after_s") * 1000
+            return venue.fail(venue.faults.pick(["429", "418"]), counted: ["refused_for_limits"], until: end)
+        }
+        func broken() -> Answer { venue.fail(venue.faults.pick(["500", "502", "503"])) }
+        if venue.faults.draw("error_rate") { return broken() }
+        if venue.faults.draw("drop_before_rate") { return nil }
+        var answer: Answer, headers: [(String, String)] = []
+        do {
+            if !endpoint.action.isPublic {
+                if let rule = distrust(call) { throw venue.fail(rule, counted: ["signature_failures"]) }
+                try checkFreshness(call)
+            }
+            if venue.limited { try admit(call, endpoint, &headers) }
+            if endpoint.action == .place, venue.faults.draw("late_accept_rate") {
+                venue.late.append((venue.now + venue.faults.whole("late_accept_ms"), call, endpoint))
+                venue.late.sort { $0.due < $1.due }
+                return venue.faults.pick([nil, broken()])
+            }
+            answer = Answer(body: try execute(call, endpoint))
+        } catch { answer = error as? Answer ?? venue.fail("500") }
+        answer.headers += headers
+        return venue.faults.draw("drop_after_rate") ? nil : answer
+    }
+
+    private func execute(_ call: Call, _ endpoint: Endpoint) throws -> String {
+        for check in endpoint.checks ?? [] where !call.fits(check[0], check[1]) {
+            throw venue.fail(check[2], ["name": check[0].split(separator: " ").last.map(String.init) ?? ""])
+        }
+        let name = venue.name
+        let items =
+            switch endpoint.action {
+            case .time: [""]
+            case .instruments: try venue.named(call).map { venue.markets[$0].entry }
+            case .tickers: try venue.named(call).map(venue.ticker)
+            case .place: [venue.text(try venue.place(try order(call)), "\(name).place")]
+            case .cancel: [venue.text(try venue.cancel(call), "\(name).cancel")]
+            case .query, .open, .history: try venue.found(call, endpoint.action).map { venue.text($0, "\(name).order") }
+            }
+        if items.isEmpty, endpoint.action == .query, venue.speech.refusesUnknown { throw venue.fail("unknown") }
+        let values = [
+            "now": "\(venue.now)", "seconds": "\(venue.now / 1000)", "count": "\(items.count)",
+            "items": items.joined(separator: ","), "first": items.first ?? "",
+        ]
+        return render("\(name):\(endpoint.action)", variant: call[venue.speech.symbol] == nil ? "" : "one", values)
+    }
+    /// The order that a call asks for whose words were checked.
+    private func order(_ call: Call) throws -> Order {
+        let speech = venue.speech, type = call[speech.type] ?? "", isMarket = type.lowercased() == "market"
+        func number(_ field: String) -> Decimal { Decimal(wire: call[field] ?? "") ?? 0 }
+        return Order(
+            id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
+            side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
+            market: try venue.market(call[speech.symbol]), accepted: venue.now, amount: number(speech.amount),
+            price: isMarket ? nil : number(speech.price),
+            isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]), updated: venue.now)
+    }
 }

@@ -1,17 +1,14 @@
 import ArgumentParser
 import Foundation
-import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
-import Synchronization
 
 @main struct Simulator: AsyncParsableCommand {
     enum Switch: String, ExpressibleByArgument { case on, off }
 
     static let configuration = CommandConfiguration(
-        commandName: "exchange-simulator",
-        abstract: "Binance, Bybit and Kraken spot under /binance, /bybit and /kraken.")
+        commandName: "exchange-simulator", abstract: "Binance, Bybit and Kraken spot under /binance, /bybit, /kraken.")
     @Option(help: "Port to listen on; 0 picks a free one.") var port = 8900
     @Option(help: "Address to listen on.") var host = "127.0.0.1"
     @Option(help: "Seed of prices and faults.") var seed: UInt64 = 1
@@ -22,9 +19,7 @@ import Synchronization
         for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
         let server = try Server(seed: seed, limited: limits == .on), host = host
         let app = Application(
-            responder: CallbackResponder { (request: Request, context: Context) in
-                try await server.respond(request, context)
-            },
+            responder: CallbackResponder(callback: server.respond),
             configuration: .init(address: .hostname(host, port: port)),
             onServerRunning: { channel in
                 let line = "exchange-simulator listening on http://\(host):\(channel.localAddress?.port ?? 0)\n"

@@ -1,20 +1,48 @@
 import Foundation
 
-/// An exchange's words, from `answers/speech.json`: endpoints with their weight, and where and how a call describes an order.
-struct Speech: Decodable, Sendable {
-    static let all = (try? JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))) ?? [:]
-    /// By `METHOD /path`: Binance's request weight, Bybit's requests a second, the cost to Kraken's private counter.
-    let endpoints: [String: Int]
-    let placing, cancelling: String
-    /// Beginnings of the paths that need no key.
-    let `public`: [String]
-    /// Where an instrument has its base and quote; empty for Kraken, which has them in `wsname`.
-    let entry: [String]
-    /// Where an instrument has each rule of `Market.rules`, or the rule itself.
-    let rules: [String: String]
-    let states: [String: String]
-    /// Field names.
-    let symbol, side, type, price, lifetime, client: String
-    /// The first side buys, the first type is the market order, the first lifetime is the default.
-    let sides, types, lifetimes: [String]
+/// What a request asks for.
+enum Action: String, Decodable {
+    case time, instruments, tickers, place, cancel, query, open, history
+    var isPublic: Bool { [.time, .instruments, .tickers].contains(self) }
+}
+
+struct Endpoint: Decodable {
+    let action: Action
+    /// Binance's request weight, also for one or some markets; Bybit's requests a second, 0: not counted.
+    let cost: Int, costOfOne: Int?
+    /// What a request must look like, in order: field names, the pattern of their values, the refusal.
+    let checks: [[String]]?
+}
+
+/// An exchange's words, from `answers/speech.json`.
+struct Speech: Decodable {
+    /// By `METHOD /path`.
+    let endpoints: [String: Endpoint]
+    /// What answers say of an order, by its state.
+    let states: [String: [String: String]]
+    /// Names of fields: of a new order, then of an order's two ids and of several symbols.
+    let symbol, side, type, amount, price, lifetime, client, orderID, orderClient: String
+    let several: String?
+    /// Name and pattern of the field that makes an order post-only.
+    let postOnly: [String]
+    /// Whether unknown orders and post-only orders that would match are refused; whether client ids may come again.
+    let refusesUnknown, refusesTakers, reusesClients: Bool
+    /// Format of an order's id; JSON of a client id that was not given; credentials when the environment has none.
+    let orderIDs, noClient, key, secret: String
+}
+
+/// Answer texts by name, with `%name%` where a value goes.
+private let templates: [Substring: [Substring]] = Dictionary(
+    String(decoding: PackageResources.templates_txt, as: UTF8.self).split(separator: "\n").map { line in
+        let parts = line.split(separator: " ", maxSplits: 1)
+        return (parts[0], parts[1].split(separator: "%", omittingEmptySubsequences: false))
+    }, uniquingKeysWith: { first, _ in first })
+
+/// The template `name` of `answers/templates.txt` filled in, or its variant `name.variant` where there is one.
+func render(_ name: String, variant: String = "", _ values: [String: String]) -> String {
+    var text = ""
+    for (index, part) in (templates["\(name).\(variant)"] ?? templates[name[...]] ?? []).enumerated() {
+        text += index % 2 == 0 ? part : Substring(values[String(part)] ?? "")
+    }
+    return text
 }

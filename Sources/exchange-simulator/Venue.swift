@@ -1,188 +1,153 @@
-/// One order as the matching engine knows it; amounts in base, times in unix ms.
-struct Order: Sendable {
-    enum State: String { case open, filled, canceled, expired }
-    let id: String
-    var client: String
-    let market: Int
-    let buys: Bool
-    var amount: Fixed
-    /// What was asked for instead of an amount, in quote; else zero.
-    var cost = Fixed.zero
-    /// Nil for a market order.
-    var price: Fixed?
-    var lifetime = "GTC"
-    var postOnly = false
-    /// Words of the request that answers repeat.
-    var words: [String: String] = [:]
-    var state = State.open
-    var fill = Fixed.zero
-    var accepted = 0
-    var updated = 0
-
-    /// A post-only order that would have matched at once.
-    var crossed: Bool { postOnly && state == .canceled && accepted == updated }
-    /// For templates: amounts and costs with eight places, the client id as JSON.
-    var values: [String: String] {
-        let filled = state == .filled ? amount : .zero, rest = state == .open ? amount : .zero
-        return words.merging([
-            "id": id, "client": quoted(client), "price": (price ?? .zero).text(8), "amount": amount.text(8),
-            "filled": filled.text(8), "spent": (filled * fill).text(8), "fill": fill.text(8), "cost": cost.text(8),
-            "rest": rest.text(8), "restCost": (rest * (price ?? .zero)).text(8), "lifetime": lifetime,
-            "accepted": "\(accepted)", "updated": "\(updated)",
-        ]) { first, _ in first }
-    }
-}
+import Foundation
 
 /// One exchange: instruments, orders and counters. Every call settles it first, so `now` is the call's time, unix ms.
-struct Venue: Sendable {
-    /// Free of every asset, always: no order changes it.
-    static let balance = "2000000"
-    let name: String, key: String, secret: [UInt8], limited: Bool, speech: Speech
+/// Not safe to share: `Server` guards it.
+final class Venue {
+    let name, key, secret: String, limited: Bool, speech: Speech
     private(set) var markets: [Market]
-    private var names: [String: Int] = [:]
     private(set) var orders: [Order] = []
-    private var byID: [String: Int] = [:]
     private var byClient: [String: [Int]] = [:]
-    /// Open orders of each market, oldest first.
-    private var open: [[Int]]
-    private let started: Int
-    private var step = 0
+    /// Open orders, oldest first.
+    private var open: [Int] = []
     private(set) var now: Int
     var limits = Limits()
-    var faults = Faults()
+    var faults: Faults
+    /// The largest nonce accepted.
+    var nonce: UInt64 = 0
+    /// Orders that reach the engine at `due` (unix ms), after their connection ended; in the order of that time.
+    var late: [(due: Int, call: Call, endpoint: Endpoint)] = []
     /// Of `GET /control/stats`.
     var requests: [String: Int] = [:]
     private var counts = ["refused_for_limits": 0, "over_limit": 0, "bans": 0, "signature_failures": 0]
-    /// The largest nonce accepted.
-    var nonce: UInt64 = 0
-    /// Orders that reach the engine at `due` (unix ms), after their connection ended.
-    var late: [(due: Int, call: Call)] = []
 
-    init(_ name: String, _ speech: Speech, key: String, secret: [UInt8], markets: [Market], limited: Bool, now: Int) {
-        (self.name, self.speech, self.key, self.secret, self.limited) = (name, speech, key, secret, limited)
-        (self.markets, self.now, started, open) = (markets, now, now, markets.map { _ in [] })
-        for (index, market) in markets.enumerated() { (names[market.id], names[market.alias]) = (index, index) }
-    }
-
-    /// Moves the prices to `time` and fills the orders they crossed.
-    mutating func settle(at time: Int) {
-        now = max(now, time)
-        let target = (now - started) / 100
-        for index in markets.indices where target > step {
-            let seen = markets[index].walk(target - step)
-            for position in open[index] {
-                guard let price = orders[position].price else { continue }
-                if orders[position].buys ? seen.ask <= price : seen.bid >= price { close(position, .filled, at: price) }
-            }
+    /// - Throws: when the file of a secret cannot be read.
+    init(_ name: String, limited: Bool, seed: UInt64, now: Int) throws {
+        let speeches = try JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))
+        guard let speech = speeches[name] else { throw CocoaError(.coderValueNotFound) }
+        func setting(_ kind: String) throws -> String? {
+            let environment = ProcessInfo.processInfo.environment, variable = "\(name)_\(kind)".uppercased()
+            let file = try environment["\(variable)_FILE"].map { try String(contentsOfFile: $0, encoding: .utf8) }
+            return environment[variable] ?? file?.trimmingCharacters(in: .whitespacesAndNewlines)
         }
-        step = max(step, target)
+        (key, secret) = (try setting("key") ?? speech.key, try setting("secret") ?? speech.secret)
+        (self.name, self.speech, self.limited, self.now) = (name, speech, limited, now)
+        faults = Faults(random: Seeded(state: seed))
+        let listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
+        markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, of: name, seed: seed) }
     }
-    func market(_ name: String?) throws -> Int {
-        guard let index = names[name ?? ""] else { throw fail("symbol") }
+
+    /// Moves the prices to `time` and fills the orders they have reached then.
+    func settle(at time: Int) {
+        let steps = time / 100 - now / 100
+        now = max(now, time)
+        guard steps > 0 else { return }
+        for index in markets.indices { markets[index].walk(steps) }
+        for position in open where crosses(orders[position]) {
+            close(position, .filled, at: orders[position].price ?? 0)
+        }
+    }
+
+    /// - Throws: the refusal `rule` when there is no such market.
+    func market(_ name: String?, _ rule: String = "symbol") throws -> Int {
+        guard let index = markets.firstIndex(where: { $0.id == name || $0.alias == name }) else { throw fail(rule) }
         return index
     }
-    mutating func ticker(_ index: Int) -> String {
+    /// The markets a call names; all of them when it names none.
+    func named(_ call: Call) throws -> [Int] {
+        let several = speech.several.flatMap { call[$0] }?.split { "[\",]".contains($0) }.map(String.init)
+        guard let wanted = several ?? call[speech.symbol].map({ [$0] }) else { return Array(markets.indices) }
+        return try wanted.map { try market($0, "unlisted") }
+    }
+    func ticker(_ index: Int) -> String {
         if let text = markets[index].ticker { return text }
-        let times = ["time": "\(started + step * 100)", "openTime": "\(started + step * 100 - 86_400_000)"]
+        let times = ["time": "\(now)", "openTime": "\(now - 86_400_000)"]
         let text = render("\(name).ticker", markets[index].values.merging(times) { $1 })
         markets[index].ticker = text
         return text
     }
 
-    /// The price at which an order would match now.
-    func touch(_ market: Int, buys: Bool) -> Fixed {
-        markets[market].price(buys ? markets[market].ask : markets[market].bid)
-    }
-    func crosses(_ order: Order) -> Bool {
-        let touch = touch(order.market, buys: order.buys)
+    private func crosses(_ order: Order) -> Bool {
+        let touch = markets[order.market].touch(buys: order.buys)
         return order.price.map { order.buys ? touch <= $0 : touch >= $0 } ?? true
     }
-
-    /// Refuses an order that breaks a rule of its market, cannot be paid, or repeats a client id of an open order.
-    func check(_ order: Order, reusable: Bool, mostOpen: Int) throws {
-        let rules = markets[order.market].rules, last = markets[order.market].price(markets[order.market].last)
-        let price = order.price ?? touch(order.market, buys: order.buys), cost = order.amount * price
-        func over(_ value: Fixed, _ rule: String) -> Bool { rules[rule].map { $0 > .zero && value > $0 } ?? false }
-        func under(_ value: Fixed, _ rule: String) -> Bool { value < rules[rule] ?? .zero }
-        let broken: [(String, Bool)] = [
-            ("price", order.price != nil && (price == .zero || !price.fits(rules["tick"]) || over(price, "mostPrice"))),
-            ("percent", price > last * (rules["up"] ?? price) || price < last * (rules["down"] ?? .zero)),
-            ("least", order.amount == .zero || under(order.amount, "least")), ("most", over(order.amount, "most")),
-            ("step", !order.amount.fits(rules["step"])),
-            ("market", order.price == nil && over(order.amount, "mostMarket")),
-            ("value", under(cost, "leastCost") || order.price != nil && over(cost, "mostCost")),
-            ("count", open[order.market].count >= mostOpen),
-            ("duplicate", find(id: nil, client: order.client).contains { !reusable || orders[$0].state == .open }),
-            ("funds", max(order.cost, order.buys ? cost : order.amount) > Fixed(Venue.balance) ?? .zero),
+    /// Refuses an order that breaks a rule of its market, repeats a client id or costs more than the account always has.
+    private func check(_ order: Order) throws {
+        let rules = markets[order.market].rules, isMarket = order.price == nil, amount = order.amount
+        let price = order.price ?? markets[order.market].touch(buys: order.buys), cost = amount * price
+        func over(_ value: Decimal, _ rule: String) -> Bool { value > rules[rule] ?? value }
+        func under(_ value: Decimal, _ rule: String) -> Bool { value < rules[rule] ?? value }
+        // A whole quotient has no digits after the point.
+        func isOff(_ value: Decimal, _ rule: String) -> Bool { (value / (rules[rule] ?? 1)).exponent < 0 }
+        let others = byClient[order.client] ?? []
+        let broken = [
+            ("price", !isMarket && (price == 0 || isOff(price, "tick") || over(price, "mostPrice"))),
+            ("least", amount == 0 || under(amount, "least")), ("most", over(amount, "most")),
+            ("step", isOff(amount, "step")), ("market", isMarket && over(amount, "mostMarket")),
+            ("value", under(cost, "leastCost") || !isMarket && over(cost, "mostCost")),
+            ("duplicate", others.contains { !speech.reusesClients || orders[$0].state == .open }),
+            ("funds", cost > 2_000_000),
+            ("maker", order.isPostOnly && speech.refusesTakers && crosses(order)),
         ]
-        if let rule = broken.first(where: \.1)?.0 { throw fail(rule, ["name": "volume"]) }
+        if let rule = broken.first(where: \.1)?.0 { throw fail(rule, ["name": speech.amount]) }
     }
-
-    /// Stores a checked order and matches it, whole or not at all.
-    mutating func place(_ order: Order) -> Int {
+    /// Checks an order, stores it and matches it, whole or not at all; its position.
+    func place(_ order: Order) throws -> Int {
+        try check(order)
         let position = orders.count
         orders.append(order)
-        (orders[position].accepted, orders[position].updated, byID[order.id]) = (now, now, position)
         if !order.client.isEmpty { byClient[order.client, default: []].append(position) }
-        open[order.market].append(position)
+        open.append(position)
         if crosses(order) {
-            close(position, order.postOnly ? .canceled : .filled, at: touch(order.market, buys: order.buys))
-        } else if order.lifetime == "IOC" || order.lifetime == "FOK" {
+            let touch = markets[order.market].touch(buys: order.buys)
+            close(position, order.isPostOnly ? .crossed : .filled, at: touch)
+        } else if ["IOC", "FOK"].contains(order.lifetime) {
             close(position, .expired)
         }
         return position
     }
-    mutating func cancel(_ position: Int) { close(position, .canceled) }
-    private mutating func close(_ position: Int, _ state: Order.State, at price: Fixed = .zero) {
-        open[orders[position].market].removeAll { $0 == position }
+    private func close(_ position: Int, _ state: Order.State, at price: Decimal = 0) {
+        open.removeAll { $0 == position }
         (orders[position].state, orders[position].updated) = (state, now)
-        guard state == .filled else { return }
-        orders[position].fill = price
-        // Binance's counts of unfilled orders; nobody else reads these two.
-        limits.count("orders 10s", per: 10_000, at: now, adding: -1)
-        limits.count("orders 1d", per: 86_400_000, at: now, adding: -1)
+        if state == .filled { orders[position].fill = price }
     }
 
-    /// Positions by the id, or without one by the client id; oldest first.
-    func find(id: String?, client: String?) -> [Int] {
-        id.map { byID[$0].map { [$0] } ?? [] } ?? client.flatMap { byClient[$0] } ?? []
+    /// Of the orders a call names by ids or client id, else of all, those that `action` is about, newest first.
+    func found(_ call: Call, _ action: Action) throws -> [Int] {
+        let market = try call[speech.symbol].map { try self.market($0) }, client = call[speech.orderClient]
+        let ids = call[speech.orderID]?.split(separator: ",").compactMap { id in orders.lastIndex { $0.id == id } }
+        let all = ids ?? client.map { byClient[$0] ?? [] } ?? (action == .history ? Array(orders.indices) : open)
+        // The engine knows an order at once, queries see it later.
+        let latest = action == .cancel ? now : now - faults.whole("query_lag_ms")
+        let found = all.reversed().filter { position in
+            let order = orders[position], isOpen = order.state == .open
+            return (market ?? order.market) == order.market && (client ?? order.client) == order.client
+                && order.accepted <= latest && (action == .query || isOpen == (action != .history))
+        }
+        return action == .history ? Array(found.prefix(50)) : found
     }
-    /// An order by a template of this exchange.
-    func text(_ position: Int, _ template: String = "order", _ more: [String: String] = [:]) -> String {
-        let order = orders[position], state = ["state": speech.states[order.state.rawValue] ?? ""]
-        return render("\(name).\(template)", order.values.merging(more) { $1 }.merging(state) { $1 })
+    func cancel(_ call: Call) throws -> Int {
+        guard let position = try found(call, .cancel).first else {
+            throw fail(try found(call, .query).first.map { orders[$0].state.rawValue } ?? "gone")
+        }
+        close(position, .canceled)
+        return position
     }
-    var assets: [String] { Set(markets.flatMap { [$0.base, $0.quote] }).sorted() }
-    func openOrders(_ market: Int?) -> [Int] { market.map { open[$0] } ?? open.flatMap { $0 }.sorted() }
-    /// Whether queries see it: not before `query_lag_ms`.
-    func sees(_ position: Int) -> Bool { now - orders[position].accepted >= faults.whole("query_lag_ms") }
 
-    /// The refusal `rule` in this exchange's words.
-    func fail(_ rule: String, _ values: [String: String] = [:]) -> Answer {
-        let text = render("\(name)!\(rule)", values.merging(["now": "\(now)"]) { first, _ in first })
-        return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)))
+    /// An order by a template, or the template's variant for the order's state.
+    func text(_ position: Int, _ template: String) -> String {
+        let order = orders[position]
+        return render(template, variant: order.state.rawValue, order.values(markets[order.market], speech))
     }
-    /// The refusal of a request that broke a limit, or was not signed well.
-    mutating func over(_ rule: String) -> Answer { tally(fail(rule), ["refused_for_limits", "over_limit"]) }
-    mutating func unsigned(_ rule: String) -> Answer { tally(fail(rule), ["signature_failures"]) }
-    /// Counts the answer under these names of the statistics.
-    mutating func tally(_ answer: Answer, _ names: [String]) -> Answer {
-        for name in names { counts[name, default: 0] += 1 }
-        return answer
+    /// The refusal `rule` in this exchange's words, counted under these names of the statistics; `until`: unix ms.
+    func fail(_ rule: String, _ values: [String: String] = [:], counted: [String] = [], until: Int? = nil) -> Answer {
+        for name in counted { counts[name, default: 0] += 1 }
+        let text = render("\(name)!\(rule)", values.merging(["now": "\(now)", "until": "\(until ?? now)"]) { $1 })
+        let wait = until.map { [("Retry-After", "\(($0 - now + 999) / 1000)")] } ?? []
+        return Answer(status: Int(text.prefix(3)) ?? 500, body: String(text.dropFirst(4)), headers: wait)
     }
     var audit: String {
-        let list = orders.map { order in
-            render(
-                "audit",
-                order.values.merging([
-                    "symbol": markets[order.market].id, "side": order.buys ? "buy" : "sell",
-                    "amount": order.amount.text,
-                    "type": order.price == nil ? "market" : "limit", "state": order.state.rawValue,
-                    "price": order.price.map { "\"\($0.text)\"" } ?? "null",
-                ]) { $1 })
-        }
-        return
-            "{\"orders\":[\(list.joined(separator: ","))],\"by_client_order_id\":\(json(byClient.mapValues(\.count)))}"
+        let list = orders.indices.map { text($0, "audit") }.joined(separator: ",")
+        return "{\"orders\":[\(list)],\"by_client_order_id\":\(json(byClient.mapValues(\.count)))}"
     }
     var statistics: String { json((counts as [String: Any]).merging(["requests": requests]) { $1 }) }
 }
