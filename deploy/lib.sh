@@ -12,9 +12,17 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+policy=/usr/sbin/policy-rc.d
+placed=
+# Takes the policy away again; the scripts' traps call it too.
+unplace() {
+  [ -z "$placed" ] || as_root rm -f $policy
+  placed=
+}
+
 # need_packages PACKAGE…: installs the Debian packages that are missing, as root or through sudo.
 need_packages() {
-  local missing=() package placed='' policy=/usr/sbin/policy-rc.d
+  local missing=() package
   for package in "$@"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
@@ -25,14 +33,14 @@ need_packages() {
   as_root apt-get update -qq >/dev/null 2>&1 || true
   # A server that a package brings must not start by itself: the ones used here are private.
   if [ ! -e $policy ]; then
+    placed=yes
     printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
     as_root chmod +x $policy
-    placed=yes
   fi
   local status=0
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
     >"$work/apt.log" 2>&1 || status=$?
-  [ -z "$placed" ] || as_root rm -f $policy
+  unplace
   [ $status -eq 0 ] || { tail -n 20 "$work/apt.log" >&2; die "apt-get could not install: ${missing[*]}"; }
 }
 

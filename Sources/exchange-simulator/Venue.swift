@@ -25,7 +25,9 @@ final class Venue {
         let speeches = try JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))
         guard let speech = speeches[name] else { throw CocoaError(.coderValueNotFound) }
         func setting(_ kind: String) throws -> String? {
-            let environment = ProcessInfo.processInfo.environment, variable = "\(name)_\(kind)".uppercased()
+            // An empty variable is an unset one, as compose files make them.
+            let environment = ProcessInfo.processInfo.environment.filter { !$0.value.isEmpty }
+            let variable = "\(name)_\(kind)".uppercased()
             let file = try environment["\(variable)_FILE"].map { try String(contentsOfFile: $0, encoding: .utf8) }
             return environment[variable] ?? file?.trimmingCharacters(in: .whitespacesAndNewlines)
         }
