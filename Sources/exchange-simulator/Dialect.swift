@@ -40,7 +40,9 @@ extension Dialect {
         var answer: Answer, headers: [(String, String)] = []
         do {
             if !endpoint.action.isPublic {
-                if let rule = distrust(call) { throw venue.fail(rule, counted: ["signature_failures"]) }
+                if let rule = distrust(call) {
+                    throw venue.fail(rule, counted: rule == "nonce" ? [] : ["signature_failures"])
+                }
                 try checkFreshness(call)
             }
             if venue.limited { try admit(call, endpoint, &headers) }
