@@ -58,8 +58,8 @@ extension Dialect {
     }
 
     private func execute(_ call: Call, _ endpoint: Endpoint) throws -> String {
-        for check in endpoint.checks ?? [] where !call.fits(check[0], check[1]) {
-            throw venue.fail(check[2], ["name": check[0].split(separator: " ").last.map(String.init) ?? ""])
+        for check in endpoint.checks ?? [] where !call.fits(check.fields, check.pattern) {
+            throw venue.fail(check.refusal, ["name": check.fields.last ?? ""])
         }
         let name = venue.name
         let items =
@@ -87,6 +87,6 @@ extension Dialect {
             side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
             market: try venue.market(call[speech.symbol]), accepted: venue.now, amount: number(speech.amount),
             price: isMarket ? nil : number(speech.price),
-            isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]), updated: venue.now)
+            isPostOnly: call.fits(speech.postOnly.fields, speech.postOnly.pattern), updated: venue.now)
     }
 }
