@@ -13,7 +13,7 @@ protocol Dialect {
 }
 
 extension Dialect {
-    /// Brings the exchange to `now` (unix ms): late orders reach the engine when they are due, if they are still fresh then.
+    /// Brings the exchange to `now` (unix ms): late orders reach the engine when they are due, if still fresh then.
     func settle(at now: Int) {
         while let (due, call, endpoint) = venue.late.first, due <= now {
             venue.late.removeFirst()
