@@ -13,7 +13,7 @@ protocol Dialect {
 }
 
 extension Dialect {
-    /// Brings the exchange to `now` (unix ms): late orders reach the engine when they are due, if they are still fresh then.
+    /// Brings the exchange to `now` (unix ms): late orders reach the engine when they are due, if still fresh then.
     func settle(at now: Int) {
         while let (due, call, endpoint) = venue.late.first, due <= now {
             venue.late.removeFirst()
@@ -40,7 +40,9 @@ extension Dialect {
         var answer: Answer, headers: [(String, String)] = []
         do {
             if !endpoint.action.isPublic {
-                if let rule = distrust(call) { throw venue.fail(rule, counted: ["signature_failures"]) }
+                if let rule = distrust(call) {
+                    throw venue.fail(rule, counted: rule == "nonce" ? [] : ["signature_failures"])
+                }
                 try checkFreshness(call)
             }
             if venue.limited { try admit(call, endpoint, &headers) }
@@ -56,8 +58,8 @@ extension Dialect {
     }
 
     private func execute(_ call: Call, _ endpoint: Endpoint) throws -> String {
-        for check in endpoint.checks ?? [] where !call.fits(check[0], check[1]) {
-            throw venue.fail(check[2], ["name": check[0].split(separator: " ").last.map(String.init) ?? ""])
+        for check in endpoint.checks ?? [] where !call.fits(check.fields, check.pattern) {
+            throw venue.fail(check.refusal, ["name": check.fields.last ?? ""])
         }
         let name = venue.name
         let items =
@@ -85,6 +87,6 @@ extension Dialect {
             side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
             market: try venue.market(call[speech.symbol]), accepted: venue.now, amount: number(speech.amount),
             price: isMarket ? nil : number(speech.price),
-            isPostOnly: call.fits(speech.postOnly[0], speech.postOnly[1]), updated: venue.now)
+            isPostOnly: call.fits(speech.postOnly.fields, speech.postOnly.pattern), updated: venue.now)
     }
 }

@@ -38,7 +38,8 @@ final class Server: Sendable {
         }
         if latency > 0 { try await Task.sleep(for: .milliseconds(latency)) }
         let answer = exchanges.withLock { exchanges -> Answer? in
-            for exchange in exchanges { exchange.settle(at: Server.now) }
+            let now = Server.now
+            for exchange in exchanges { exchange.settle(at: now) }
             let exchange = exchanges.first { $0.venue.name == call.prefix }
             guard let exchange else { return control(call, exchanges.map(\.venue)) }
             return body == nil ? exchange.venue.fail("413") : exchange.answer(call)

@@ -6,12 +6,22 @@ enum Action: String, Decodable {
     var isPublic: Bool { [.time, .instruments, .tickers].contains(self) }
 }
 
+/// What fields of a request must look like: their names, the pattern of their values joined by spaces, the refusal.
+struct Check: Decodable {
+    let fields: [String], pattern: NSRegularExpression, refusal: String
+
+    init(from decoder: any Decoder) throws {
+        let texts = try [String](from: decoder)
+        fields = texts[0].split(separator: " ").map(String.init)
+        (pattern, refusal) = (try NSRegularExpression(pattern: "^(?:\(texts[1]))\\z"), texts[2])
+    }
+}
+
 struct Endpoint: Decodable {
     let action: Action
     /// Binance's request weight, also for one or some markets; Bybit's requests a second, 0: not counted.
     let cost: Int, costOfOne: Int?
-    /// What a request must look like, in order: field names, the pattern of their values, the refusal.
-    let checks: [[String]]?
+    let checks: [Check]?
 }
 
 /// An exchange's words, from `answers/speech.json`.
@@ -23,8 +33,8 @@ struct Speech: Decodable {
     /// Names of fields: of a new order, then of an order's two ids and of several symbols.
     let symbol, side, type, amount, price, lifetime, client, orderID, orderClient: String
     let several: String?
-    /// Name and pattern of the field that makes an order post-only.
-    let postOnly: [String]
+    /// What makes an order post-only.
+    let postOnly: Check
     /// Whether unknown orders and post-only orders that would match are refused; whether client ids may come again.
     let refusesUnknown, refusesTakers, reusesClients: Bool
     /// Format of an order's id; JSON of a client id that was not given; credentials when the environment has none.

@@ -72,7 +72,7 @@ final class Venue {
         let touch = markets[order.market].touch(buys: order.buys)
         return order.price.map { order.buys ? touch <= $0 : touch >= $0 } ?? true
     }
-    /// Refuses an order that breaks a rule of its market, repeats a client id or costs more than the account always has.
+    /// Refuses an order that breaks a rule of its market, repeats a client id or costs more than the account has.
     private func check(_ order: Order) throws {
         let rules = markets[order.market].rules, isMarket = order.price == nil, amount = order.amount
         let price = order.price ?? markets[order.market].touch(buys: order.buys), cost = amount * price

@@ -23,10 +23,10 @@ struct Call {
     /// A field that was sent and is not empty.
     subscript(name: String) -> String? { fields[name].flatMap { $0.isEmpty ? nil : $0 } }
     func header(_ name: String) -> String { HTTPField.Name(name).flatMap { headers[$0] } ?? "" }
-    /// Whether the values of fields, named and joined with spaces, fit a pattern as a whole.
-    func fits(_ names: String, _ pattern: String) -> Bool {
-        let text = names.split(separator: " ").map { self[String($0)] ?? "" }.joined(separator: " ")
-        return text.range(of: "^(?:\(pattern))$", options: .regularExpression) == text.startIndex..<text.endIndex
+    /// Whether the values of these fields, joined by spaces, match.
+    func fits(_ fields: [String], _ pattern: NSRegularExpression) -> Bool {
+        let text = fields.map { self[$0] ?? "" }.joined(separator: " ")
+        return pattern.firstMatch(in: text, range: NSRange(location: 0, length: text.utf16.count)) != nil
     }
 }
 
