@@ -1,0 +1,121 @@
+internal import CoreMetrics
+internal import Logging
+internal import Redis
+
+/// How a lane reads its streams.
+extension Lane {
+    func turn(_ jobs: inout DiscardingTaskGroup) async throws {
+        guard reading.isConnected, writing.isConnected else {
+            hasGroups = false
+            return try await Task.sleep(for: .milliseconds(50))
+        }
+        if !hasGroups {
+            try await createGroups()
+            // Entries that were delivered to us over a connection that broke before they arrived.
+            for kind in configuration.kinds { try await recover(kind, &jobs) }
+        }
+        if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
+            measuredAt = .now
+            let lengths = await writing.pipeline(configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] })
+            for (kind, reply) in zip(configuration.kinds, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
+        }
+        let kinds = configuration.kinds.filter { kind in
+            !session.isStopped(trading: kind.isTrading) && (unreadable[kind].map { $0 < .now } ?? true)
+                && room(kind) > 0
+        }
+        guard !kinds.isEmpty else { return try await Task.sleep(for: .milliseconds(20)) }
+        let isRoomy = room(.refreshCache) >= kinds.count
+        var hasRead = false
+        if isRoomy {
+            let replies = await reading.pipeline(kinds.map { read([$0], ">", count: share($0, of: kinds)) })
+            for (kind, reply) in zip(kinds, replies) where try start(reply, kind, &jobs) { hasRead = true }
+        } else {
+            for kind in kinds where room(kind) > 0 {
+                if try await take(read([kind], ">", count: 1), kind, &jobs) { hasRead = true }
+            }
+        }
+        guard !hasRead else { return }
+        // Nothing waits: the first job of any stream ends the next read.
+        let idle = kinds.filter { unreadable[$0] == nil }
+        guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(20)) }
+        _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
+    }
+
+    /// Starts what is pending for this consumer and not in hand, page by page.
+    private func recover(_ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws {
+        var last: String? = "0"
+        while let from = last {
+            let reply = await reading.pipeline([read([kind], from, count: 100)])[0]
+            _ = try start(reply, kind, &jobs)
+            last = reply.array?.first?.array?.last?.array?.last?.array?.first?.text
+        }
+    }
+
+    /// Slots that jobs of the kind may fill now: an eighth of all is kept for cancels, another for cancels and orders.
+    private func room(_ kind: Kind) -> Int {
+        let kept = kind == .cancelOrder ? 0 : kind == .submitOrder ? 1 : 2
+        return configuration.concurrency - kept * (configuration.concurrency / 8) - inHandCount
+    }
+
+    /// How many jobs of the kind to read in one go, so that all kinds together stay within the slots: tickers the bulk.
+    private func share(_ kind: Kind, of kinds: [Kind]) -> Int {
+        let room = room(.refreshCache)
+        let share = max(1, room / 8)
+        return kind == .fetchTicker ? max(1, room - share * (kinds.count - 1)) : share
+    }
+
+    private func read(_ kinds: [Kind], _ from: String, count: Int, block: Int? = nil) -> RedisCommand {
+        let head: [RedisArgument] = ["XREADGROUP", "GROUP", .text(Keys.group), .text(consumer), "COUNT", .int(count)]
+        let wait: [RedisArgument] = block.map { ["BLOCK", .int($0)] } ?? []
+        return RedisCommand(head + wait + ["STREAMS"]) + kinds.map(keys.jobs) + kinds.map { _ in from }
+    }
+
+    private func take(_ command: RedisCommand, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws -> Bool {
+        // Longer than the read that blocks for a second.
+        try start(await reading.pipeline([command], timeout: .seconds(6))[0], kind, &jobs)
+    }
+
+    /// Starts the jobs of a reply; `kind` is the one whose stream a fault concerns. Returns whether there were any.
+    private func start(_ reply: RedisValue, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) throws(RedisError) -> Bool
+    {
+        if reply.error?.code == .server("NOGROUP") || reply.error?.code == .server("UNBLOCKED") {
+            hasGroups = false
+            return false
+        }
+        if reply.error?.code == .server("WRONGTYPE") {
+            if unreadable[kind] == nil { log.error("not a stream", metadata: ["key": "\(keys.jobs(kind))"]) }
+            unreadable[kind] = .now + .seconds(2)
+            return false
+        }
+        let streams = try reply.get().array ?? []
+        unreadable[kind] = nil
+        var hasStarted = false
+        for stream in streams {
+            guard let parts = stream.array, parts.count == 2, let key = parts[0].text,
+                let kind = Kind.allCases.first(where: { keys.jobs($0) == key })
+            else { throw RedisError(.malformedReply, "XREADGROUP: a stream and its entries were expected") }
+            for entry in parts[1].array ?? [] {
+                guard let pair = entry.array, pair.count == 2, let id = pair[0].text,
+                    inHand[kind, default: []].insert(id).inserted
+                else { continue }
+                hasStarted = true
+                start(Job(exchange: exchange, kind: kind, entryId: id, fields: pair[1].array ?? []), &jobs)
+            }
+        }
+        return hasStarted
+    }
+
+    private func createGroups() async throws(RedisError) {
+        try await FunctionLibrary.load(into: writing)
+        for kind in configuration.kinds {
+            do throws(RedisError) {
+                _ = try await writing.send([
+                    "XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM",
+                ])
+            } catch {
+                guard error.code == .server("BUSYGROUP") || error.code == .server("WRONGTYPE") else { throw error }
+            }
+        }
+        hasGroups = true
+    }
+}
