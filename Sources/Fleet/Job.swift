@@ -46,6 +46,8 @@ package struct Job: Sendable {
         // A job handed back by a worker that stopped keeps the time of its first entry.
         enqueuedMs = reader.number("fleet_enqueued_ms", 0...Int64.max) ?? Int64(entryId.prefix { $0 != "-" }) ?? 0
         if kind == .submitOrder, own == nil { reader.fail("id", "missing", jobIdForm) }
+        // A function of Redis takes some thousand arguments: a job with more could not be handed back whole.
+        if fields.count > 2000 { reader.fail("fields", "\(fields.count / 2)", "at most 1000") }
         let work = reader.work(kind)
         self.work = reader.fault.map(Work.malformed) ?? work ?? .malformed("nothing understood")
     }

@@ -29,6 +29,16 @@ struct JobTests {
         }
     }
 
+    @Test("a job with more fields than a function of Redis can put back is refused", arguments: [999, 1000])
+    func manyFields(_ extra: Int) {
+        let fields = [("symbol", Array("BTC/USDT".utf8))] + (0..<extra).map { ("x\($0)", [UInt8]()) }
+        guard case .malformed(let sentence) = job(.fetchTicker, fields).work else {
+            #expect(extra == 999)
+            return
+        }
+        #expect(extra == 1000 && sentence == "fields: 1001; expected at most 1000")
+    }
+
     @Test("unknown fields are kept and ignored")
     func unknownFields() {
         let read = job(.fetchTicker, ["symbol": "BTC/USDT", "Symbol": "x", "comment": "…", "price": "-1"])
