@@ -4,14 +4,13 @@ internal import Foundation
 package struct Bybit: ExchangeAPI {
     package let exchange = Exchange.bybit
     package let keepsHistoryApart = true
-    /// 600 requests in 5 s an address; a second: 20 order requests and 50 queries an account.
-    package let limits = [
-        Limit(name: "requests", capacity: 100, perSecond: 100), Limit(name: "orders", capacity: 4, perSecond: 16),
-        Limit(name: "queries", capacity: 10, perSecond: 40),
-    ]
+    /// One or all of them in one request, at one price; what was not asked for is dropped.
+    package let tickersAtOnce = 1000
     private let baseURL: String
     package let credentials: Credentials?
     private let receiveWindowMs = 5000
+    /// The processing is asynchronous, of unstated length: as Binance's.
+    package let acceptance = Duration.seconds(18)
 
     package init(baseURL: String, credentials: Credentials?) {
         self.baseURL = baseURL
@@ -20,11 +19,15 @@ package struct Bybit: ExchangeAPI {
 
     package func clientOrderId(jobId: String) -> String { clientOrderId36(jobId) }
 
-    package func cost(of call: Call) -> [Double] {
-        switch call {
-        case .time, .instruments, .tickers: [1, 0, 0]
-        case .submit, .cancel: [1, 1, 0]
-        case .query, .history: [1, 0, 1]
+    /// 600 requests in 5 s an address; in a rolling second an endpoint and account: 20 order requests, 50 queries.
+    package func charges(for call: Call) -> [Charge] {
+        let charge = Charge("requests", .address, 1, burst: 25, perSecond: 112)
+        return switch call {
+        case .time, .instruments, .tickers: [charge]
+        case .submit: [charge, Charge("create", .account, 1, burst: 3, perSecond: 16)]
+        case .cancel: [charge, Charge("cancel", .account, 1, burst: 3, perSecond: 16)]
+        case .query: [charge, Charge("realtime", .account, 1, burst: 6, perSecond: 42)]
+        case .history: [charge, Charge("history", .account, 1, burst: 6, perSecond: 42)]
         }
     }
 
@@ -145,9 +148,9 @@ package struct Bybit: ExchangeAPI {
         let wait = reset.flatMap { reset in
             body["time"].int.flatMap(unixMs).map { Duration.milliseconds(min(max(0, reset - $0), 60_000)) }
         }
-        return ExchangeError(
-            verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: verdict == .wait ? wait : nil
-        )
+        let silence: Duration? =
+            verdict == .wait ? wait ?? ([10006, 10018, 429].contains(code) ? .seconds(1) : nil) : nil
+        return ExchangeError(verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: silence)
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {

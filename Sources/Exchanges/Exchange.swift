@@ -33,6 +33,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let message: String
     /// The exchange's own code or text, e.g. `-1121`.
     package let exchangeCode: String?
+    /// How long nobody should call; an answer of a limit always has it.
     package let retryAfter: Duration?
     /// Whether an order sent with this request can exist all the same.
     package let mayHaveExecuted: Bool
@@ -58,10 +59,12 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         ]
         // Three days are the longest ban there is; what is beyond is no number of seconds.
         let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap { 0...259_200 ~= $0 ? $0 : nil }
+        let pause: Duration? = response.status == 429 ? .seconds(10) : nil
         self.init(
             verdict, code: codes[verdict] ?? "", String(text.prefix(500)),
             exchangeCode: String(exchangeCode.prefix(100)),
-            retryAfter: retryAfter ?? seconds.map { .seconds($0) }, isUncertain: isUncertain || response.status >= 500)
+            retryAfter: seconds.map { .seconds($0) } ?? retryAfter ?? pause,
+            isUncertain: isUncertain || response.status >= 500)
     }
 
     /// The same without a key or secret that the exchange repeated in its words.

@@ -41,11 +41,27 @@ package struct Stamp: Sendable {
     package init(timestampMs: Int64, nonce: UInt64) { (self.timestampMs, self.nonce) = (timestampMs, nonce) }
 }
 
-/// A budget: `capacity` at once, refilled by `perSecond`.
-package struct Limit: Sendable {
+/// What a call takes out of one of the exchange's budgets: of a bucket that holds `burst` and is refilled by `perSecond`.
+/// Chosen so that burst and refill together stay within the exchange's own window, wherever it begins, with a little
+/// room for requests that are on their way.
+package struct Charge: Sendable, Hashable {
+    /// Whether all behind one address share the budget, or all with one key.
+    package enum Scope: Sendable { case address, account }
+
     package let name: String
-    package let capacity: Double
-    package let perSecond: Double
+    package let scope: Scope
+    package let cost, burst, perSecond: Double
+
+    init(_ name: String, _ scope: Scope, _ cost: Double, burst: Double, perSecond: Double) {
+        (self.name, self.scope, self.cost, self.burst, self.perSecond) = (name, scope, cost, burst, perSecond)
+    }
+}
+
+/// What the exchange says has been used of a budget, since its window of `windowMs` began at a multiple of that.
+package struct Usage: Sendable {
+    package let name: String
+    package let used: Double
+    package let windowMs: Int
 }
 
 /// One exchange as pure functions: a call becomes a request, an answer becomes a value. No state, no clock, no socket.
@@ -54,13 +70,17 @@ package protocol ExchangeAPI: Sendable {
     var credentials: Credentials? { get }
     /// Whether ended orders are only found with `Call.history`.
     var keepsHistoryApart: Bool { get }
-    /// What one process may spend. Chosen so that `capacity` plus the refill stays within the exchange's own window.
-    var limits: [Limit] { get }
+    /// How long after its time stamp an order may still be accepted and shown: the receive window, the exchange's own
+    /// processing, and the lag of its queries.
+    var acceptance: Duration { get }
+    /// The most markets that one ticker request should name: the cheapest form.
+    var tickersAtOnce: Int { get }
 
     /// The client order id of a job id: the same for the same job, in the exchange's alphabet and length.
     func clientOrderId(jobId: String) -> String
-    /// The cost of a call, one number for each of `limits`.
-    func cost(of call: Call) -> [Double]
+    func charges(for call: Call) -> [Charge]
+    /// What the headers of an answer say of the budgets.
+    func usage(in response: HTTPResponse) -> [Usage]
     /// - Throws: `ExchangeError` of verdict `auth` when the call is private and there are no credentials.
     func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
     /// - Throws: `ExchangeError` with the verdict on every answer that is no success.
@@ -68,6 +88,8 @@ package protocol ExchangeAPI: Sendable {
 }
 
 extension ExchangeAPI {
+    package func usage(in response: HTTPResponse) -> [Usage] { [] }
+
     func credentialsOrThrow() throws(ExchangeError) -> Credentials {
         if let credentials { return credentials }
         let name = exchange.rawValue.uppercased()

@@ -11,7 +11,7 @@ package struct HTTPRequest: Sendable {
     package let headers: [(name: String, value: String)]
     package let body: String?
 
-    init(_ method: Method, _ url: String, headers: [(name: String, value: String)] = [], body: String? = nil) {
+    package init(_ method: Method, _ url: String, headers: [(name: String, value: String)] = [], body: String? = nil) {
         (self.method, self.url, self.headers, self.body) = (method, url, headers, body)
     }
 }

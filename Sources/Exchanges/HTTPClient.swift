@@ -196,11 +196,12 @@ private final class Transfer {
     }
 
     func takeHeader(_ bytes: UnsafeRawBufferPointer) -> Int {
-        let line = String(decoding: bytes, as: UTF8.self)
-        if line.hasPrefix("HTTP/") { headers = [:] }
-        if let colon = line.firstIndex(of: ":") {
-            let value = line[line.index(after: colon)...].trimmingCharacters(in: .whitespacesAndNewlines)
-            headers[line[..<colon].lowercased()] = value
+        if bytes.starts(with: "HTTP/".utf8) { headers = [:] }
+        if let colon = bytes.firstIndex(of: UInt8(ascii: ":")) {
+            var value = bytes[(colon + 1)...].drop { $0 <= 32 }
+            while let last = value.last, last <= 32 { value.removeLast() }
+            headers[String(decoding: bytes[..<colon], as: UTF8.self).lowercased()] = String(
+                decoding: value, as: UTF8.self)
         }
         return bytes.count
     }

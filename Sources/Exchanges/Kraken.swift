@@ -6,28 +6,25 @@ package struct Kraken: ExchangeAPI {
 
     package let exchange = Exchange.kraken
     package let keepsHistoryApart = true
-    package let limits: [Limit]
+    package let tickersAtOnce = 100
+    /// The private counter and the engine's, one a pair: most and decay a second, as documented. Public calls are about
+    /// one a second an address, by third parties' word.
+    private let budget: (counter: Double, decay: Double, engine: Double, engineDecay: Double)
     private let baseURL: String
     package let credentials: Credentials?
     /// After its deadline the engine refuses an order; Kraken takes 2…60 s from now.
     private let deadlineMs: Int64 = 10_000
+    package let acceptance = Duration.seconds(15)
 
     package init(baseURL: String, credentials: Credentials?, tier: Tier = .starter) {
         self.baseURL = baseURL
         self.credentials = credentials
-        // Public calls: about one a second an address, by third parties' word. The counters are the documented ones;
-        // the engine's counts a pair, and is held here for all pairs together.
-        let (counter, decay, engine, engineDecay) =
+        budget =
             switch tier {
-            case .starter: (15.0, 0.33, 60.0, 1.0)
-            case .intermediate: (20.0, 0.5, 125.0, 2.34)
-            case .pro: (20.0, 1.0, 180.0, 3.75)
+            case .starter: (15, 0.33, 60, 1)
+            case .intermediate: (20, 0.5, 125, 2.34)
+            case .pro: (20, 1, 180, 3.75)
             }
-        limits = [
-            Limit(name: "public", capacity: 5, perSecond: 1),
-            Limit(name: "private", capacity: counter, perSecond: decay),
-            Limit(name: "engine", capacity: engine, perSecond: engineDecay),
-        ]
     }
 
     /// A UUID from the job id's SHA-256: free text is documented, but reports disagree on its alphabet.
@@ -39,13 +36,18 @@ package struct Kraken: ExchangeAPI {
         return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(hex[$0]) }.joined(separator: "-")
     }
 
-    package func cost(of call: Call) -> [Double] {
-        switch call {
-        case .time, .instruments, .tickers: [1, 0, 0]
-        case .submit: [0, 0, 1]
+    package func charges(for call: Call) -> [Charge] {
+        func engine(_ order: OrderReference, _ cost: Double) -> Charge {
+            Charge(
+                "engine-" + order.instrument.id, .account, cost, burst: budget.engine - 2, perSecond: budget.engineDecay
+            )
+        }
+        return switch call {
+        case .time, .instruments, .tickers: [Charge("public", .address, 1, burst: 8, perSecond: 0.98)]
+        case .submit(_, let order): [engine(order, 1)]
         // What the cancel of an order younger than five seconds costs.
-        case .cancel: [0, 0, 8]
-        case .query, .history: [0, 1, 0]
+        case .cancel(let order): [engine(order, 8)]
+        case .query, .history: [Charge("private", .account, 1, burst: budget.counter - 1, perSecond: budget.decay)]
         }
     }
 
@@ -163,9 +165,14 @@ package struct Kraken: ExchangeAPI {
         // `EService: Throttled: 1700000005` names the second from which requests are taken again.
         let until = error.split(separator: ":").last.flatMap { Int64($0.trimmingCharacters(in: .whitespaces)) }
         let wait = until.flatMap { 0..<4_000_000_000 ~= $0 ? $0 * 1000 - response.receivedMs : nil }
+        // Unstated: a lockout is a quarter of an hour by third parties' word; the counter of a key is emptied in part.
+        let silence: Duration? =
+            error.hasPrefix("EGeneral:Temporary lockout")
+            ? .seconds(900) : error.hasPrefix("EAPI:Rate limit") ? .seconds(5) : nil
         return ExchangeError(
             verdict, answered: error, error, response,
-            retryAfter: verdict == .wait ? wait.map { .milliseconds(min(max(0, $0), 3_600_000)) } : nil,
+            retryAfter: verdict == .wait
+                ? wait.map { .milliseconds(min(max(0, $0), 3_600_000)) } ?? silence : nil,
             isUncertain: error.hasPrefix("EService:Deadline elapsed"))
     }
 

@@ -9,9 +9,9 @@ final class PipelineHandler: ChannelInboundHandler {
         let count: Int
         let deadline: NIODeadline
         let continuation: CheckedContinuation<[RedisValue], Never>
-        var replies: [RedisValue] = []
 
-        func fail(_ error: RedisError) {
+        /// Ends the call after some of its replies.
+        func fail(_ error: RedisError, after replies: [RedisValue] = []) {
             let missing = Array(repeating: RedisValue.error(error), count: count - replies.count)
             continuation.resume(returning: replies + missing)
         }
@@ -20,6 +20,9 @@ final class PipelineHandler: ChannelInboundHandler {
     private let channel: any Channel
     private let reader = ReplyReader()
     private var calls = CircularBuffer<Call>(initialCapacity: 64)
+    /// Those that have come of the first call. Not in the call: changing an element of the buffer copies it, with all
+    /// replies so far, at each reply.
+    private var replies: [RedisValue] = []
     private var outgoing: ByteBuffer
     private var flushIsScheduled = false
     private var nextSweep: NIODeadline = .distantFuture
@@ -56,10 +59,11 @@ final class PipelineHandler: ChannelInboundHandler {
             try unwrapInboundIn(data).withUnsafeReadableBytes { bytes in try reader.feed(bytes) }
             while let reply = try reader.next() {
                 guard !calls.isEmpty else { throw RedisError(.malformedReply, "a reply that nobody asked for") }
-                calls[calls.startIndex].replies.append(reply)
-                guard let first = calls.first, first.replies.count == first.count else { continue }
-                calls.removeFirst()
-                first.continuation.resume(returning: first.replies)
+                replies.append(reply)
+                guard replies.count == calls.first?.count else { continue }
+                let whole = replies
+                replies = []
+                calls.removeFirst().continuation.resume(returning: whole)
             }
         } catch {
             fail(error as? RedisError ?? RedisError(.malformedReply, "\(error)"))
@@ -81,7 +85,9 @@ final class PipelineHandler: ChannelInboundHandler {
         let unanswered = calls
         calls.removeAll()
         channel.close(promise: nil)
-        for call in unanswered { call.fail(error) }
+        let partial = replies
+        replies = []
+        for (index, call) in unanswered.enumerated() { call.fail(error, after: index == 0 ? partial : []) }
     }
 
     private func scheduleSweep(at deadline: NIODeadline) {

@@ -4,7 +4,7 @@ private import Synchronization
 /// A connection that is rebuilt when it breaks, for a process that lives long. `run()` does the rebuilding; while there
 /// is no connection, calls fail at once with `connectionLost` and `connected()` waits for the next one.
 package final class RedisClient: RedisCalls {
-    /// What `onChange` is told, once a change.
+    /// What `onChange` is told, once a change or reason.
     package enum Change: Sendable {
         case connected
         case lost(RedisError)
@@ -33,12 +33,12 @@ package final class RedisClient: RedisCalls {
         let backoff = Backoff(base: .milliseconds(50), cap: .seconds(2))
         var random = SystemRandomNumberGenerator()
         var attempt = 0
-        var isReportedLost = false
+        var reported: RedisError.Code?
         while !Task.isCancelled {
             do throws(RedisError) {
                 let connection = try await RedisConnection.connect(to: url, on: loop, name: name)
                 attempt = 0
-                isReportedLost = false
+                reported = nil
                 onChange(.connected)
                 publish(connection)
                 await withTaskCancellationHandler {
@@ -49,8 +49,9 @@ package final class RedisClient: RedisCalls {
                 state.withLock { $0.connection = nil }
                 throw RedisError(.connectionLost, "the connection to \(url) broke")
             } catch {
-                if !isReportedLost, !Task.isCancelled { onChange(.lost(error)) }
-                isReportedLost = true
+                // Once a reason: a password that was changed meanwhile is another than the loss.
+                if reported != error.code, !Task.isCancelled { onChange(.lost(error)) }
+                reported = error.code
                 attempt += 1
             }
             try? await Task.sleep(for: backoff.delay(attempt: attempt, using: &random))

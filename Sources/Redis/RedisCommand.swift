@@ -21,17 +21,36 @@ package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
 
     /// Appends the command in RESP2, an array of bulk strings.
     package func encode(into buffer: inout ByteBuffer) {
-        buffer.writeString("*\(arguments.count)\r\n")
+        buffer.writeLength("*", arguments.count)
         for argument in arguments {
             switch argument {
-            case .text(let text): buffer.writeString("$\(text.utf8.count)\r\n\(text)\r\n")
-            case .int(let number): buffer.writeString("$\(String(number).utf8.count)\r\n\(number)\r\n")
+            case .text(let text):
+                buffer.writeLength("$", text.utf8.count)
+                buffer.writeString(text)
+            case .int(let number):
+                let text = String(number)
+                buffer.writeLength("$", text.utf8.count)
+                buffer.writeString(text)
             case .bytes(let bytes):
-                buffer.writeString("$\(bytes.count)\r\n")
+                buffer.writeLength("$", bytes.count)
                 buffer.writeBytes(bytes)
-                buffer.writeString("\r\n")
             }
+            buffer.writeStaticString("\r\n")
         }
+    }
+}
+
+extension ByteBuffer {
+    /// Without a text made for each: there are a dozen of these a job.
+    fileprivate mutating func writeLength(_ mark: StaticString, _ length: Int) {
+        writeStaticString(mark)
+        var (divisor, rest) = (1, length)
+        while rest / divisor >= 10 { divisor *= 10 }
+        while divisor > 0 {
+            writeInteger(UInt8(ascii: "0") + UInt8(rest / divisor))
+            (rest, divisor) = (rest % divisor, divisor / 10)
+        }
+        writeStaticString("\r\n")
     }
 }
 

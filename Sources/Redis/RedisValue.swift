@@ -48,12 +48,17 @@ struct ReplyReader: ~Copyable {
         return RedisError(.malformedReply, "the answer is not RESP2: \(text ?? "out of memory")")
     }
 
+    private static let (ok, queued) = (RedisValue.bytes(Array("OK".utf8)), RedisValue.bytes(Array("QUEUED".utf8)))
+
     private static func value(_ reply: redisReply) -> RedisValue {
         switch reply.type {
         case REDIS_REPLY_INTEGER: return .integer(reply.integer)
         case REDIS_REPLY_NIL: return .null
         case REDIS_REPLY_ARRAY:
             return .array((0..<reply.elements).map { reply.element[$0].map { value($0.pointee) } ?? .null })
+        // OK and QUEUED: a batch of results brings hundreds of them.
+        case REDIS_REPLY_STATUS where reply.len == 2 && reply.str[0] == 0x4f: return ok
+        case REDIS_REPLY_STATUS where reply.len == 6 && reply.str[0] == 0x51: return queued
         default:
             let bytes = UnsafeRawBufferPointer(start: reply.str, count: Int(reply.len))
             guard reply.type == REDIS_REPLY_ERROR else { return .bytes([UInt8](bytes)) }

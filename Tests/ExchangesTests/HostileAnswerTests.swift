@@ -23,13 +23,14 @@ struct HostileAnswerTests {
     }
 
     @Test(
-        "a Retry-After that is no number of seconds is left out", arguments: ["inf", "nan", "1e30", "1e19", "-1", "x"])
+        "a Retry-After that is no number of seconds stands for ten",
+        arguments: ["inf", "nan", "1e30", "1e19", "-1", "x"])
     func retryAfter(_ text: String) throws {
         for exchange in Exchange.allCases {
             let answer = response("{}", status: 429, headers: ["retry-after": text])
             let error = try #require(throws: ExchangeError.self) { try api(exchange).answer(to: .time, answer) }
             #expect(error.verdict == .wait)
-            #expect(error.retryAfter == nil)
+            #expect(error.retryAfter == .seconds(10))
         }
     }
 
