@@ -13,10 +13,10 @@ package struct Cache<Key: Hashable & Sendable, Value: Sendable>: Sendable {
 
     /// The value, unless it is absent or past its end.
     package mutating func get(_ key: Key, at nowMs: Int64) -> Value? {
-        guard let entry = entries[key], entry.expiresMs > nowMs else { return nil }
+        guard let index = entries.index(forKey: key), entries.values[index].expiresMs > nowMs else { return nil }
         uses += 1
-        entries[key]?.use = uses
-        return entry.value
+        entries.values[index].use = uses
+        return entries.values[index].value
     }
 
     package mutating func set(_ key: Key, _ value: Value, expiresMs: Int64) {

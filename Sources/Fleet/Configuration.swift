@@ -1,5 +1,5 @@
 package import Exchanges
-internal import Foundation
+package import Foundation
 package import Logging
 package import Redis
 
@@ -22,7 +22,11 @@ package struct Configuration: Sendable {
     package let concurrency: Int
     package let metricsPort: Int
     package let tickerResultTTL, orderResultTTL, cacheTTL, drainTimeout: Int
-    package let usesLimits, allowsOrders: Bool
+    package let usesLimits, allowsOrders, allowsVolatileOrders: Bool
+    /// The most an order may be worth, by quote currency; when there are any, other currencies are refused.
+    package let maxOrderNotional: [String: Decimal]
+    /// The address group: workers with the same name share the exchanges' limits by address.
+    package let egress: String
     package let logLevel: Logger.Level
     package let logFormat: LogFormat
 
@@ -42,10 +46,12 @@ package struct Configuration: Sendable {
         logFormat = source.choice("LOG_FORMAT", .text)
         usesLimits = source.choice("FLEET_LIMITS", OnOff.on) == .on
         allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
-        // Names of the contract that have no effect yet.
-        _ = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no)
+        allowsVolatileOrders = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no) == .yes
+        maxOrderNotional = source.amounts("FLEET_MAX_ORDER_NOTIONAL")
+        // The producer's.
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
-        _ = source.text("FLEET_EGRESS")
+        egress = source.text("FLEET_EGRESS") ?? "default"
+        if !isJobId(egress) { source.fault("FLEET_EGRESS", egress, "1 to 64 of A-Z a-z 0-9 _ -") }
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
         let served: [Exchange] = source.list("FLEET_EXCHANGES")
         let tier = source.choice("KRAKEN_TIER", Kraken.Tier.starter)
@@ -109,6 +115,20 @@ private struct Source {
                 "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
         }
         return Value.allCases.filter { names.contains($0.rawValue) }
+    }
+
+    /// `NAME=decimal`, comma separated.
+    mutating func amounts(_ name: String) -> [String: Decimal] {
+        var amounts: [String: Decimal] = [:]
+        for part in (text(name) ?? "").split(separator: ",") {
+            let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
+            guard pair.count == 2, let amount = Decimal(wire: pair[1]), amount > 0 else {
+                fault(name, String(part), "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1")
+                continue
+            }
+            amounts[pair[0].uppercased()] = amount
+        }
+        return amounts
     }
 
     /// `X`, or the text of the file that `X_FILE` names.

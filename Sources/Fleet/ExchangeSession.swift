@@ -14,7 +14,8 @@ package final class ExchangeSession {
     private let nextNonce: @LaneActor () async throws(ExchangeError) -> UInt64
     private let metrics: LaneMetrics
     private let log: Logger
-    private var limiter: Limiter?
+    private let limiter: Limiter?
+    private let events: Events
     /// By `Call.isPrivate`: trading and market data fail apart.
     private var breakers = [true: Breaker(), false: Breaker()]
     private var clockOffsetMs: Int64?
@@ -24,17 +25,17 @@ package final class ExchangeSession {
     private let instrumentLoads = SingleFlight<Exchange, Void>()
 
     package init(
-        api: any ExchangeAPI, http: HTTPClient, usesLimits: Bool, metrics: LaneMetrics, log: Logger,
+        api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, metrics: LaneMetrics, log: Logger,
         nowMs: @escaping @Sendable () -> Int64, nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64
     ) {
         (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
         (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
-        limiter = usesLimits ? Limiter(api.limits, at: .now) : nil
+        (self.limiter, self.events) = (limiter, events)
     }
 
     /// Whether calls of this class are stopped for now, so that jobs that need them had better wait in their stream.
     package func isStopped(trading: Bool) -> Bool {
-        (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed(at: .now) ?? false)
+        (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed ?? false)
     }
 
     /// The market of a unified symbol. The list is fetched at first use and again when it is an hour old or lacks the
@@ -61,15 +62,16 @@ package final class ExchangeSession {
     /// Sends a call and returns the exchange's answer. A wrong clock or nonce is set right and the call sent again: the
     /// exchange has not executed it.
     ///
-    /// The deadline of `job` holds; with `mayStop` a stopping worker gives up waiting for breaker and limiter.
-    /// `beforeSend` runs when nothing more is waited for; what it throws stops the call.
-    /// - Throws: `ExchangeError`; `JobExpired`; `CancellationError` before anything was sent.
+    /// The deadline of `job` holds. `beforeSend` runs when the request is made and stamped and nothing more is waited
+    /// for; what it throws stops the call.
+    /// - Throws: `ExchangeError`; before anything was sent `SetAside`, `JobExpired` and, in a stopping worker,
+    ///   `CancellationError`.
     package func perform(
-        _ call: Call, for job: Job?, mayStop: Bool = true, beforeSend: @LaneActor () async throws -> Void = {}
+        _ call: Call, for job: Job?, beforeSend: @LaneActor () async throws -> Void = {}
     ) async throws -> Answer {
         for attempt in 1... {
             do {
-                return try await admitted(call, job, mayStop, beforeSend)
+                return try await admitted(call, job, beforeSend)
             } catch let error as ExchangeError where error.verdict == .resync && attempt < 8 {
                 // Kraken's is a nonce: another worker's overtook it.
                 if api.exchange != .kraken { clockOffsetMs = nil }
@@ -80,15 +82,18 @@ package final class ExchangeSession {
     }
 
     private func admitted(
-        _ call: Call, _ job: Job?, _ mayStop: Bool, _ beforeSend: @LaneActor () async throws -> Void
+        _ call: Call, _ job: Job?, _ beforeSend: @LaneActor () async throws -> Void
     ) async throws -> Answer {
         if call.isPrivate, clockOffsetMs == nil {
-            do { _ = try await admitted(.time, job, mayStop, {}) } catch let error as ExchangeError {
+            do { _ = try await admitted(.time, job, {}) } catch let error as ExchangeError {
                 // Whatever became of this request, the one it was made for has not been sent.
                 throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
             }
         }
-        let permit = try await admission(call, job, mayStop)
+        // Whoever stands in a long line is better off in the stream: there no worker's death counts against it.
+        let share = share(of: call, job)
+        if noncedCalls.waiting >= (share == .cancel ? 16 : 8), call.isPrivate { throw SetAside(.milliseconds(400)) }
+        let permit = try await admission(call, job, share)
         // Nil until there is an answer: nothing was learnt of the exchange's health.
         var isHealthy: Bool?
         defer { report(isHealthy, call, permit) }
@@ -102,19 +107,30 @@ package final class ExchangeSession {
         return try await sent(call, job, nonce: try await nextNonce(), beforeSend, &isHealthy)
     }
 
+    private func share(of call: Call, _ job: Job?) -> Limiter.Share {
+        switch job?.kind {
+        case .cancelOrder: .cancel
+        case .refreshCache: .refresh
+        case .fetchTicker: .ticker
+        case .submitOrder, nil: .order
+        }
+    }
+
     private func sent(
         _ call: Call, _ job: Job?, nonce: UInt64, _ beforeSend: @LaneActor () async throws -> Void,
         _ isHealthy: inout Bool?
     ) async throws -> Answer {
         if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+        // Stamped before the journal is opened: however long this process is stopped after that, an exchange that
+        // might take the order for absent by then refuses a request with this time.
+        let request = try api.request(call, Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce))
         try await beforeSend()
-        let stamp = Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce)
-        let request = try api.request(call, stamp)
         let (start, sentMs) = (ContinuousClock.now, nowMs())
         do {
             let response = try await http.send(request)
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
+            await limiter?.correct(api.usage(in: response), api.charges(for: call))
             let answer = try api.answer(to: call, response)
             if case .time(let theirs) = answer { clockOffsetMs = theirs - (sentMs + response.receivedMs) / 2 }
             isHealthy = duration < .seconds(5)
@@ -128,31 +144,44 @@ package final class ExchangeSession {
         } catch let error as ExchangeError {
             isHealthy = !error.mayHaveExecuted || error.verdict == .dup
             metrics.requests[error.verdict.rawValue]?.increment()
-            if error.verdict == .wait, let pause = error.retryAfter { limiter?.close(for: pause, at: .now) }
+            if error.verdict == .wait, let pause = error.retryAfter {
+                events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
+                await limiter?.close(for: pause)
+            }
             throw error.hiding(api.credentials)
         }
     }
 
-    /// Waits for breaker and limiter.
-    private func admission(_ call: Call, _ job: Job?, _ mayStop: Bool) async throws -> Breaker.Permit {
-        while true {
-            if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-            var wait = Duration.milliseconds(100)
-            if let permit = breakers[call.isPrivate]?.permit(at: .now) {
-                guard let limited = limiter?.take(api.cost(of: call), at: .now) else { return permit }
-                wait = limited
-                report(nil, call, permit)
-            }
-            try await pause(for: wait, job, mayStop)
+    /// Waits for the limiter; what would wait for long, or for the breaker, is set aside.
+    private func admission(_ call: Call, _ job: Job?, _ share: Limiter.Share) async throws -> Breaker.Permit {
+        if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+        guard let permit = breakers[call.isPrivate]?.permit(at: .now) else { throw SetAside(.seconds(1)) }
+        do { try await limiter?.take(api.charges(for: call), share, deadlineMs: job?.deadlineMs) } catch {
+            report(nil, call, permit)
+            throw error
         }
+        return permit
     }
 
-    /// Waits, but no longer than to the deadline of `job`.
-    /// - Throws: `CancellationError` when the worker stops and `mayStop`.
-    package func pause(for duration: Duration, _ job: Job?, _ mayStop: Bool = true) async throws {
+    /// Waits until a ticker request may be made. - Throws: as `perform` before anything was sent.
+    package func admitTickers() async throws -> Breaker.Permit { try await admission(.tickers([]), nil, .ticker) }
+
+    /// Makes the admitted request; for no markets, gives back what admission took.
+    package func tickers(_ instruments: [Instrument], _ permit: Breaker.Permit) async throws -> [Ticker] {
+        let call = Call.tickers(instruments)
+        var isHealthy: Bool?
+        defer { report(isHealthy, call, permit) }
+        if instruments.isEmpty { await limiter?.giveBack(api.charges(for: call)) }
+        guard !instruments.isEmpty,
+            case .tickers(let tickers) = try await sent(call, nil, nonce: 0, {}, &isHealthy)
+        else { return [] }
+        return tickers
+    }
+
+    /// Waits, but no longer than to the deadline of `job`. - Throws: `CancellationError` when the worker stops.
+    package func pause(for duration: Duration, _ job: Job?) async throws {
         let left = job?.deadlineMs.map { Duration.milliseconds(min(max(0, $0 - nowMs()), 1_000_000_000)) }
         let wait = min(duration, left ?? duration)
-        guard mayStop else { return try await Task.sleep(for: wait) }
         if Task.isShuttingDownGracefully { throw CancellationError() }
         try await cancelWhenGracefulShutdown { try await Task.sleep(for: wait) }
     }
@@ -160,6 +189,6 @@ package final class ExchangeSession {
     private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {
         guard let state = breakers[call.isPrivate]?.record(success: isHealthy, permit, at: .now) else { return }
         metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
-        log.warning("breaker", metadata: ["class": call.isPrivate ? "trading" : "market", "state": "\(state)"])
+        events.tell("breaker", "\(call.isPrivate ? "trading" : "market") \(state)")
     }
 }

@@ -1,106 +1,154 @@
 package import Logging
 package import Redis
 
-/// Writes results and takes jobs off their streams, many at once. A job that was given to it stays in hand until Redis
-/// has confirmed the write, however often the connection breaks.
+/// Ends deliveries: writes results, takes jobs off their streams, puts them aside or gives them up, many at once. A job
+/// that was given to it stays in hand until Redis has confirmed the write, however often the connection breaks.
 @LaneActor
 package final class Finisher {
+    /// What becomes of a delivered job. `line` is what its history shall say of this delivery.
+    package enum Ending {
+        /// The result is kept for `ttl` seconds (0: not stored) and pushed to `reply_to` where one waits.
+        case finished(result: String, ttl: Int)
+        /// The same, and the job goes to the dead stream.
+        case dead(result: String, ttl: Int, reason: String, line: String)
+        /// Back to the stream after `wait`: with `line` as another attempt, else as the same one.
+        case delayed(wait: Duration, line: String?)
+    }
+
     private struct Entry {
         let job: Job
-        /// What may be written twice without harm, in one transaction with other jobs.
-        var result: RedisCommand?
-        /// What must happen once: a function that looks whether the job is still ours.
-        var function: (name: String, keys: [String], arguments: [RedisArgument])?
+        let ending: Ending
+        /// When the lease was last known to run.
+        let leasedAt: ContinuousClock.Instant
+        var tries = 0
+
+        /// Whether the result may be written without asking whose the job is: it can be no other worker's yet, and
+        /// if it were (this process was stopped right here), a plain result written twice does no harm.
+        func isPlain(at now: ContinuousClock.Instant) -> Bool {
+            guard case .finished = ending, job.replyTo == nil, !job.kind.isTrading, tries == 0 else { return false }
+            return now - leasedAt < Lease.length / 2
+        }
     }
 
     private let redis: RedisClient
     private let keys: Keys
+    private let consumer: String
     private let log: Logger
-    private let isWritten: @LaneActor (Job) -> Void
+    private let isWritten: @LaneActor (Job, _ wasOurs: Bool) -> Void
     private var queue: [Entry] = []
     private let queued = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     /// Jobs a transaction: beyond a hundred or so a larger one saves nothing.
     private let batch = 256
 
-    /// `isWritten` is called for each job once it is off its stream.
-    package init(redis: RedisClient, keys: Keys, log: Logger, isWritten: @escaping @LaneActor (Job) -> Void) {
-        self.redis = redis
-        self.keys = keys
-        self.log = log
+    /// `isWritten` is called for each job once it is off its stream, or has been found to be another worker's.
+    package init(
+        redis: RedisClient, keys: Keys, consumer: String, log: Logger,
+        isWritten: @escaping @LaneActor (Job, _ wasOurs: Bool) -> Void
+    ) {
+        (self.redis, self.keys, self.consumer, self.log) = (redis, keys, consumer, log)
         self.isWritten = isWritten
     }
 
-    /// Queues a job's result: stored for `ttl` seconds (0: not stored) and pushed to `reply_to` where one waits.
-    package func finish(_ job: Job, result: String, ttl: Int) {
-        let key = keys.result(job.id)
-        guard let reply = job.replyTo else {
-            let command: RedisCommand? = ttl > 0 ? ["SET", .text(key), .text(result), "EX", .int(ttl)] : nil
-            return add(Entry(job: job, result: command))
-        }
-        let arguments: [RedisArgument] = [
-            .text(Keys.group), .text(job.entryId), .text(result), .int(ttl), 60,
-        ]
-        add(Entry(job: job, function: ("fleet_finish", [keys.jobs(job.kind), key, reply], arguments)))
-    }
+    /// How many wait to be written.
+    package var count: Int { queue.count }
 
-    /// Queues a job to go back to its stream for another worker, with the id and time it had.
-    package func handBack(_ job: Job) {
-        var fields: [RedisArgument] = [.text(Keys.group), .text(job.entryId)]
-        for index in stride(from: 0, to: job.fields.count - 1, by: 2) {
-            guard case .bytes(let name) = job.fields[index], case .bytes(let value) = job.fields[index + 1],
-                !["id", "fleet_enqueued_ms"].contains(String(decoding: name, as: UTF8.self))
-            else { continue }
-            fields += [.bytes(name), .bytes(value)]
-        }
-        fields += ["id", .text(job.id), "fleet_enqueued_ms", .int(Int(job.enqueuedMs))]
-        add(Entry(job: job, function: ("fleet_hand_back", [keys.jobs(job.kind)], fields)))
-    }
-
-    private func add(_ entry: Entry) {
-        queue.append(entry)
+    package func end(_ job: Job, _ ending: Ending, leasedAt: ContinuousClock.Instant) {
+        queue.append(Entry(job: job, ending: ending, leasedAt: leasedAt))
         queued.continuation.yield()
     }
 
     /// Writes what is queued until cancelled.
     package func run() async {
+        var failures = 0
         for await _ in queued.stream {
             while !queue.isEmpty, !Task.isCancelled {
                 let entries = Array(queue.prefix(batch))
                 queue.removeFirst(entries.count)
-                await write(entries)
-                for entry in entries { isWritten(entry.job) }
+                // Behind the others: what Redis refuses (a dead stream that is no stream) must not hold them up.
+                let (left, error) = await write(entries)
+                queue += left
+                guard left.count == entries.count, let error else { failures = 0; continue }
+                if failures == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
+                failures += 1
+                guard (try? await Task.sleep(for: Retry.delay(min(failures, 4)))) != nil else { return }
+                guard (try? await redis.connected()) != nil else { return }
             }
         }
     }
 
-    private func write(_ entries: [Entry]) async {
-        await untilWritten { [self] () async throws(RedisError) in
-            let plain = entries.filter { $0.function == nil }
-            guard !plain.isEmpty else { return }
-            var commands: [RedisCommand] = [["MULTI"]] + plain.compactMap(\.result)
-            for (kind, entries) in Dictionary(grouping: plain, by: \.job.kind) {
-                let (stream, ids) = (RedisArgument.text(keys.jobs(kind)), entries.map(\.job.entryId))
-                commands += [["XACK", stream, .text(Keys.group)] + ids, ["XDEL", stream] + ids]
+    /// - Returns: what could not be written, and the last reason.
+    private func write(_ entries: [Entry]) async -> (left: [Entry], error: RedisError?) {
+        let now = ContinuousClock.now
+        let plain = entries.filter { $0.isPlain(at: now) }
+        let fenced = entries.filter { !$0.isPlain(at: now) }
+        let replies = await redis.pipeline(transaction(plain) + fenced.map { call(for: $0) })
+        var (left, last): ([Entry], RedisError?) = ([], nil)
+        func settle(_ entry: Entry, _ reply: RedisValue) {
+            if let error = reply.error {
+                last = error
+                var entry = entry
+                entry.tries += 1
+                left.append(entry)
+            } else {
+                // After a try whose answer was lost, "not ours" says nothing.
+                isWritten(entry.job, reply != .integer(0) || entry.tries > 0)
             }
-            let replies = await redis.pipeline(commands + [["EXEC"]])
-            if let error = replies.last?.error { throw error }
         }
-        for case let function? in entries.map(\.function) {
-            await untilWritten { [self] () async throws(RedisError) in
-                _ = try await FunctionLibrary.call(function.name, function.keys, function.arguments, on: redis)
-            }
+        if !plain.isEmpty { for entry in plain { settle(entry, replies[replies.count - fenced.count - 1]) } }
+        for (entry, reply) in zip(fenced, replies.suffix(fenced.count)) { settle(entry, reply) }
+        if let last, FunctionLibrary.isMissing(last) { _ = try? await FunctionLibrary.load(into: redis) }
+        return (left, last)
+    }
+
+    private func transaction(_ entries: [Entry]) -> [RedisCommand] {
+        guard !entries.isEmpty else { return [] }
+        var commands: [RedisCommand] = [["MULTI"]]
+        commands.reserveCapacity(entries.count + 8)
+        var (ids, markers): ([Kind: [String]], [String]) = ([:], [])
+        for entry in entries {
+            let job = entry.job
+            ids[job.kind, default: []].append(job.entryId)
+            if job.id != job.entryId { markers.append(keys.marker(job.id)) }
+            guard case .finished(let result, let ttl) = entry.ending, ttl > 0 else { continue }
+            commands.append(["SET", .text(keys.result(job.id)), .text(result), "EX", .int(ttl)])
+        }
+        for (kind, ids) in ids {
+            let stream = RedisArgument.text(keys.jobs(kind))
+            commands += [["XACK", stream, .text(Keys.group)] + ids, ["XDEL", stream] + ids]
+        }
+        if !markers.isEmpty { commands.append(["DEL"] + markers) }
+        return commands + [["EXEC"]]
+    }
+
+    private func call(for entry: Entry) -> RedisCommand {
+        let job = entry.job
+        let delivery: [RedisArgument] = [.text(Keys.group), .text(consumer), .text(job.entryId)]
+        let reply = job.replyTo.map { [$0] } ?? []
+        let first = [keys.jobs(job.kind), keys.result(job.id), keys.marker(job.id)]
+        switch entry.ending {
+        case .finished(let result, let ttl):
+            return FunctionLibrary.command(
+                "fleet_finish", first + reply, delivery + [.text(result), .int(ttl), .int(Self.replyTTL)])
+        case .dead(let result, let ttl, let reason, let line):
+            return FunctionLibrary.command(
+                "fleet_bury", first + [keys.dead] + reply,
+                delivery + [
+                    .text(result), .int(ttl), .int(Self.replyTTL), .text(job.kind.rawValue), .text(job.id),
+                    .text(reason), .text(line), .int(Int(job.enqueuedMs)), .int(job.attempt),
+                ])
+        case .delayed(let wait, let line):
+            return FunctionLibrary.command(
+                "fleet_retry", [keys.jobs(job.kind), keys.delayed, keys.marker(job.id), keys.retries],
+                delivery + [
+                    .text(job.kind.rawValue), .text(job.id), .int(Int(wait / .milliseconds(1))),
+                    .int(job.attempt + (line == nil ? 0 : 1)), .int(Int(job.enqueuedMs)), .text(line ?? ""),
+                    line == nil ? "0" : "1",
+                ])
         }
     }
 
-    private func untilWritten(_ write: @LaneActor () async throws(RedisError) -> Void) async {
-        for attempt in 0... {
-            do throws(RedisError) { return try await write() } catch {
-                if attempt == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
-            }
-            guard (try? await Task.sleep(for: Retry.delay(attempt))) != nil else { return }
-            guard (try? await redis.connected()) != nil else { return }
-        }
-    }
+    /// Seconds a reply that nobody fetches is kept.
+    private static let replyTTL = 60
 }
 
 /// Waits between tries: 0…200 ms, doubling to at most 0…10 s.
@@ -111,4 +159,13 @@ enum Retry {
         var random = SystemRandomNumberGenerator()
         return backoff.delay(attempt: attempt, using: &random)
     }
+}
+
+/// How deliveries are kept alive and claimed.
+enum Lease {
+    /// How long a delivery may stay silent before another worker may claim it.
+    static let length = Duration.seconds(10)
+    static let heartbeat = Duration.seconds(3)
+    /// A job delivered more often than this without an end is taken for one that kills workers.
+    static let maxDeliveries = 3
 }

@@ -2,7 +2,7 @@ package import Redis
 
 /// `fleet.lua` in Redis: one atomic call a change of state.
 package enum FunctionLibrary {
-    private static let version = 1
+    private static let version = 2
 
     /// Loads the library where it is missing or older than ours; a newer one is left alone.
     package nonisolated(nonsending) static func load(into redis: RedisClient) async throws(RedisError) {
@@ -14,16 +14,23 @@ package enum FunctionLibrary {
         _ = try await redis.send(["FUNCTION", "LOAD", "REPLACE", .bytes(PackageResources.fleet_lua)])
     }
 
+    package static func command(_ function: String, _ keys: [String], _ arguments: [RedisArgument]) -> RedisCommand {
+        let head: [RedisArgument] = ["FCALL", .text(function), .int(keys.count)]
+        return RedisCommand(head + keys.map(RedisArgument.text) + arguments)
+    }
+
+    /// Whether Redis has not got the function: it has lost the library, in a restart without its files.
+    package static func isMissing(_ error: RedisError) -> Bool { error.message.contains("Function not found") }
+
     /// Calls a function; where Redis has lost the library (a restart without its files), loads it again.
     package nonisolated(nonsending) static func call(
         _ function: String, _ keys: [String], _ arguments: [RedisArgument] = [], on redis: RedisClient
     ) async throws(RedisError) -> RedisValue {
-        let head: [RedisArgument] = ["FCALL", .text(function), .int(keys.count)]
-        let command = RedisCommand(head + keys.map(RedisArgument.text) + arguments)
+        let command = command(function, keys, arguments)
         do throws(RedisError) {
             return try await redis.send(command)
         } catch {
-            guard error.message.contains("Function not found") else { throw error }
+            guard isMissing(error) else { throw error }
             try await load(into: redis)
             return try await redis.send(command)
         }

@@ -3,7 +3,9 @@ internal import Foundation
 package import Redis
 
 /// One delivered job, its fields understood as far as they could be. Times are unix milliseconds.
-package struct Job: Sendable {
+///
+/// A class, as it is handed around often and never changes: a copy of the structure would count a dozen references.
+package final class Job: Sendable {
     package enum Work: Sendable {
         case fetchTicker(symbol: String, maxAgeMs: Int64)
         case refreshCache(symbols: [String])
@@ -16,38 +18,41 @@ package struct Job: Sendable {
     package let exchange: Exchange
     package let kind: Kind
     package let entryId: String
-    /// The entry's fields as they came, for handing the job back.
-    package let fields: [RedisValue]
     /// The caller's id, else the entry's.
     package let id: String
     package let work: Work
     package let deadlineMs: Int64?
     package let maxAttempts: Int
+    /// Executions begun, this one included; and how often this entry was handed to a worker.
+    package let attempt, deliveries: Int
     package let replyTo, traceparent: String?
     /// In seconds.
     package let resultTTL: Int?
     package let enqueuedMs: Int64
 
     /// Reads a stream entry. Never fails: what is wrong becomes `Work.malformed`.
-    package init(exchange: Exchange, kind: Kind, entryId: String, fields: [RedisValue]) {
-        (self.exchange, self.kind, self.entryId, self.fields) = (exchange, kind, entryId, fields)
+    package init(exchange: Exchange, kind: Kind, entryId: String, fields: [RedisValue], deliveries: Int = 1) {
+        (self.exchange, self.kind, self.entryId, self.deliveries) = (exchange, kind, entryId, deliveries)
         var reader = FieldReader(fields)
         let own = reader.text("id", jobIdForm, isJobId)
         id = own ?? entryId
         deadlineMs = reader.number("deadline_ms", 0...Int64.max, "unix milliseconds")
         maxAttempts = Int(reader.number("max_attempts", 1...100) ?? 5)
         resultTTL = reader.number("result_ttl_s", 0...31_536_000).map(Int.init)
-        let prefix = Keys(exchange).replyPrefix
-        replyTo = reader.text("reply_to", "a key under \(prefix)") { $0.hasPrefix(prefix) && $0.utf8.count <= 200 }
+        replyTo = reader.text("reply_to", "a key under \(Keys(exchange).replyPrefix)") { text in
+            text.hasPrefix(Keys(exchange).replyPrefix) && text.utf8.count <= 200
+        }
         traceparent = reader.text("traceparent", "a W3C trace context") { text in
             text.utf8.count <= 100
                 && text.utf8.allSatisfy { (48...57).contains($0) || (97...102).contains($0) || $0 == 45 }
         }
-        // A job handed back by a worker that stopped keeps the time of its first entry.
+        attempt = Int(reader.number("fleet_attempt", 1...1_000_000) ?? 1)
+        // A job that went back to its stream keeps the time of its first entry.
         enqueuedMs = reader.number("fleet_enqueued_ms", 0...Int64.max) ?? Int64(entryId.prefix { $0 != "-" }) ?? 0
         if kind == .submitOrder, own == nil { reader.fail("id", "missing", jobIdForm) }
-        // A function of Redis takes some thousand arguments: a job with more could not be handed back whole.
-        if fields.count > 2000 { reader.fail("fields", "\(fields.count / 2)", "at most 1000") }
+        // A function of Redis handles some thousand arguments: a job with more could not be moved whole.
+        // The ten are those that a job gets on its way.
+        if fields.count > 2 * (1000 + 10) { reader.fail("fields", "\(fields.count / 2)", "at most 1000") }
         let work = reader.work(kind)
         self.work = reader.fault.map(Work.malformed) ?? work ?? .malformed("nothing understood")
     }
@@ -57,45 +62,59 @@ private let jobIdForm = "1 to 64 of A-Z a-z 0-9 _ -"
 
 /// Picks the known fields out of an entry and keeps the first fault. Unknown fields are ignored.
 private struct FieldReader {
-    private var values: [String: [UInt8]] = [:]
+    private let fields: [RedisValue]
     private(set) var fault: String?
 
-    init(_ fields: [RedisValue]) {
-        for index in stride(from: 0, to: fields.count - 1, by: 2) {
-            if let name = fields[index].text, case .bytes(let value) = fields[index + 1] { values[name] = value }
+    init(_ fields: [RedisValue]) { self.fields = fields }
+
+    /// The last of the name. Looked up without a dictionary, which would cost more than all else here: most jobs have
+    /// few fields.
+    private func value(_ name: StaticString) -> [UInt8]? {
+        let wanted = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+        for index in stride(from: (fields.count & ~1) - 2, through: 0, by: -2) {
+            guard case .bytes(let found) = fields[index], found.elementsEqual(wanted),
+                case .bytes(let value) = fields[index + 1]
+            else { continue }
+            return value
         }
+        return nil
     }
 
-    mutating func fail(_ field: String, _ value: String, _ expected: String) {
+    mutating func fail(_ field: StaticString, _ value: String, _ expected: String) {
         fault = fault ?? "\(field): \(value); expected \(expected)"
     }
 
     /// The field's text where it is there and valid. An empty value is an absent one.
-    mutating func text(_ field: String, _ expected: String, _ isValid: (String) -> Bool = { _ in true }) -> String? {
-        guard let bytes = values[field], !bytes.isEmpty else { return nil }
+    mutating func text(
+        _ field: StaticString, _ expected: @autoclosure () -> String, _ isValid: (String) -> Bool = { _ in true }
+    ) -> String? {
+        guard let bytes = value(field), !bytes.isEmpty else { return nil }
         if bytes.count <= 100_000, let text = String(validating: bytes, as: UTF8.self), isValid(text) { return text }
         let size = bytes.count > 40 ? " … (\(bytes.count) bytes)" : ""
-        fail(field, "'\(String(decoding: bytes.prefix(40), as: UTF8.self))'\(size)", expected)
+        fail(field, "'\(String(decoding: bytes.prefix(40), as: UTF8.self))'\(size)", expected())
         return nil
     }
 
-    mutating func required(_ field: String, _ expected: String, _ isValid: (String) -> Bool) -> String {
+    mutating func required(_ field: StaticString, _ expected: String, _ isValid: (String) -> Bool) -> String {
         let text = text(field, expected, isValid)
         if text == nil { fail(field, "missing", expected) }
         return text ?? ""
     }
 
-    mutating func number(_ field: String, _ range: ClosedRange<Int64>, _ unit: String = "a whole number") -> Int64? {
+    mutating func number(_ field: StaticString, _ range: ClosedRange<Int64>, _ unit: String = "a whole number")
+        -> Int64?
+    {
         let value = { (text: String) in text.utf8.allSatisfy { (48...57).contains($0) } ? Int64(text) : nil }
-        let most = range.upperBound == .max ? "" : " to \(range.upperBound)"
-        return text(field, "\(unit) from \(range.lowerBound)\(most)") { value($0).map(range.contains) ?? false }
+        let most = { range.upperBound == .max ? "" : " to \(range.upperBound)" }
+        return text(field, "\(unit) from \(range.lowerBound)\(most())") { value($0).map(range.contains) ?? false }
             .flatMap(value)
     }
 
-    mutating func choice<Value: RawRepresentable & CaseIterable>(_ field: String, _ standard: Value? = nil) -> Value?
+    mutating func choice<Value: RawRepresentable & CaseIterable>(_ field: StaticString, _ standard: Value? = nil)
+        -> Value?
     where Value.RawValue == String {
         let expected = Value.allCases.map(\.rawValue).joined(separator: ", ")
-        if standard != nil, values[field]?.isEmpty ?? true { return standard }
+        if standard != nil, value(field)?.isEmpty ?? true { return standard }
         return Value(rawValue: required(field, expected) { Value(rawValue: $0) != nil })
     }
 
@@ -119,7 +138,7 @@ private struct FieldReader {
         guard let side: Side = choice("side"), let type: OrderType = choice("type") else { return nil }
         let amount = required("amount", plain, isPositive)
         if type == .market {
-            for name in ["price", "time_in_force"] {
+            for name: StaticString in ["price", "time_in_force"] {
                 if let value = text(name, "") { fail(name, "'\(value)'", "none on a market order") }
             }
         }
@@ -141,6 +160,12 @@ package func isJobId(_ text: String) -> Bool {
 
 /// Whether the text has the form `BASE/QUOTE`; whether there is such a market only the exchange knows.
 package func isSymbol(_ text: String) -> Bool {
+    // Most are plain capitals and digits; asking Unicode of each costs more than the rest of a job's reading.
+    let isPlain = text.utf8.allSatisfy { (65...90).contains($0) || (47...57).contains($0) }
+    if isPlain, let slash = text.utf8.firstIndex(of: 47) {
+        let (base, quote) = (text.utf8[..<slash], text.utf8[text.utf8.index(after: slash)...])
+        return (1...20).contains(base.count) && (1...20).contains(quote.count) && !quote.contains(47)
+    }
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
     return parts.count == 2
         && parts.allSatisfy { part in

@@ -4,19 +4,35 @@ package import Exchanges
 package struct Keys: Sendable {
     package static let group = "workers"
     private let prefix: String
+    /// Asked for with every job.
+    private let resultPrefix: String
+    package let markerPrefix, replyPrefix: String
 
-    package init(_ exchange: Exchange) { prefix = "fleet:{\(exchange.rawValue)}:" }
+    package init(_ exchange: Exchange) {
+        prefix = "fleet:{\(exchange.rawValue)}:"
+        (resultPrefix, markerPrefix, replyPrefix) = (prefix + "result:", prefix + "job:", prefix + "reply:")
+    }
 
     package func jobs(_ kind: Kind) -> String { prefix + "jobs:" + kind.rawValue }
     package var delayed: String { prefix + "delayed" }
     package var dead: String { prefix + "dead" }
-    package func result(_ id: String) -> String { prefix + "result:" + id }
+    package func result(_ id: String) -> String { resultPrefix + id }
     package func order(_ id: String) -> String { prefix + "order:" + id }
     package func cache(_ symbol: String) -> String { prefix + "cache:" + symbol }
     /// Symbols by the time (unix ms) they were last asked for: a sorted set.
     package var asked: String { prefix + "asked" }
     /// The last nonce given out: one sequence serves every API key, as it only ever grows.
     package var nonce: String { prefix + "nonce" }
+    /// Where the job of an id is, for jobs that came in by `fleet_enqueue`.
+    package func marker(_ id: String) -> String { markerPrefix + id }
+    /// What happened to the lane: breakers, gate, pauses. A stream of about a thousand entries.
+    package var events: String { prefix + "events" }
+    /// The kinds a person has stopped: a set.
+    package var paused: String { prefix + "paused" }
+    /// When the next retry may come.
+    package var retries: String { prefix + "limit:retries" }
+    /// A budget of an address group or an account, and the gate of an address group.
+    package func limit(_ name: String, _ owner: String) -> String { prefix + "limit:" + name + ":" + owner }
+    package func gate(_ egress: String) -> String { limit("gate", egress) }
     package func reply(_ id: String) -> String { replyPrefix + id }
-    package var replyPrefix: String { prefix + "reply:" }
 }

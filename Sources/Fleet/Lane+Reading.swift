@@ -16,14 +16,21 @@ extension Lane {
         }
         if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
             measuredAt = .now
-            let lengths = await writing.pipeline(configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] })
+            let lengths = await writing.pipeline(
+                configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] }
+                    + [["ZCARD", .text(keys.delayed)], ["XLEN", .text(keys.dead)]])
             for (kind, reply) in zip(configuration.kinds, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
+            for (gauge, reply) in zip([metrics.delayed, metrics.dead], lengths.suffix(2)) {
+                gauge.record(reply.int ?? 0)
+            }
         }
         let kinds = configuration.kinds.filter { kind in
-            !session.isStopped(trading: kind.isTrading) && (unreadable[kind].map { $0 < .now } ?? true)
+            !paused.contains(kind) && !session.isStopped(trading: kind.isTrading)
+                && (unreadable[kind].map { $0 < .now } ?? true)
                 && room(kind) > 0
         }
-        guard !kinds.isEmpty else { return try await Task.sleep(for: .milliseconds(20)) }
+        guard !kinds.isEmpty else { return try await Task.sleep(for: .milliseconds(room(.cancelOrder) > 0 ? 20 : 2)) }
+        try await claim(kinds, &jobs)
         let isRoomy = room(.refreshCache) >= kinds.count
         var hasRead = false
         if isRoomy {
@@ -37,7 +44,7 @@ extension Lane {
         guard !hasRead else { return }
         // Nothing waits: the first job of any stream ends the next read.
         let idle = kinds.filter { unreadable[$0] == nil }
-        guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(20)) }
+        guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(2)) }
         _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
     }
 
@@ -54,7 +61,7 @@ extension Lane {
     /// Slots that jobs of the kind may fill now: an eighth of all is kept for cancels, another for cancels and orders.
     private func room(_ kind: Kind) -> Int {
         let kept = kind == .cancelOrder ? 0 : kind == .submitOrder ? 1 : 2
-        return configuration.concurrency - kept * (configuration.concurrency / 8) - inHandCount
+        return freeSlots - kept * (configuration.concurrency / 8)
     }
 
     /// How many jobs of the kind to read in one go, so that all kinds together stay within the slots: tickers the bulk.
@@ -64,7 +71,7 @@ extension Lane {
         return kind == .fetchTicker ? max(1, room - share * (kinds.count - 1)) : share
     }
 
-    private func read(_ kinds: [Kind], _ from: String, count: Int, block: Int? = nil) -> RedisCommand {
+    func read(_ kinds: [Kind], _ from: String, count: Int, block: Int? = nil) -> RedisCommand {
         let head: [RedisArgument] = ["XREADGROUP", "GROUP", .text(Keys.group), .text(consumer), "COUNT", .int(count)]
         let wait: [RedisArgument] = block.map { ["BLOCK", .int($0)] } ?? []
         return RedisCommand(head + wait + ["STREAMS"]) + kinds.map(keys.jobs) + kinds.map { _ in from }
@@ -87,6 +94,7 @@ extension Lane {
             unreadable[kind] = .now + .seconds(2)
             return false
         }
+        let since = ContinuousClock.now - .seconds(2)
         let streams = try reply.get().array ?? []
         unreadable[kind] = nil
         var hasStarted = false
@@ -95,25 +103,65 @@ extension Lane {
                 let kind = Kind.allCases.first(where: { keys.jobs($0) == key })
             else { throw RedisError(.malformedReply, "XREADGROUP: a stream and its entries were expected") }
             for entry in parts[1].array ?? [] {
-                guard let pair = entry.array, pair.count == 2, let id = pair[0].text,
-                    inHand[kind, default: []].insert(id).inserted
-                else { continue }
-                hasStarted = true
-                start(Job(exchange: exchange, kind: kind, entryId: id, fields: pair[1].array ?? []), &jobs)
+                if start(entry, kind, since: since, &jobs) { hasStarted = true }
             }
         }
         return hasStarted
     }
 
+    /// Starts the job of `[entry id, fields, deliveries?]`, unless it runs here already; `since`: when its lease began.
+    private func start(
+        _ entry: RedisValue, _ kind: Kind, since: ContinuousClock.Instant, _ jobs: inout DiscardingTaskGroup
+    ) -> Bool {
+        // Without fields it was deleted while it was pending.
+        guard let parts = entry.array, parts.count >= 2, let id = parts[0].text, let fields = parts[1].array,
+            inHand[kind]?[id] == nil
+        else { return false }
+        inHand[kind, default: [:]][id] = since
+        let deliveries = parts.count > 2 ? parts[2].int ?? 1 : 1
+        start(Job(exchange: exchange, kind: kind, entryId: id, fields: fields, deliveries: deliveries), &jobs)
+        return true
+    }
+
+    /// Takes over deliveries that their workers have not kept alive for a lease, every two seconds or so.
+    private func claim(_ kinds: [Kind], _ jobs: inout DiscardingTaskGroup) async throws {
+        guard claimAt <= .now else { return }
+        claimAt = .now + .seconds(2) * Double.random(in: 0.75...1.25)
+        for kind in kinds {
+            // A page a call; what others keep alive is passed over. The cursor goes on where the last scan stopped.
+            for _ in 0..<20 where room(kind) > 0 {
+                let since = ContinuousClock.now
+                let reply = try await FunctionLibrary.call(
+                    "fleet_claim", [keys.jobs(kind)],
+                    [
+                        .text(Keys.group), .text(consumer), .int(Int(Lease.length / .milliseconds(1))),
+                        .text(claimCursors[kind] ?? "0-0"), .int(min(room(kind), 100)),
+                    ], on: writing)
+                guard let page = reply.array, page.count == 2, let cursor = page[0].text else { break }
+                for entry in page[1].array ?? [] where start(entry, kind, since: since, &jobs) {
+                    metrics.moves[.claimed]?.increment()
+                }
+                claimCursors[kind] = cursor
+                if cursor == "0-0" { break }
+            }
+        }
+    }
+
     private func createGroups() async throws(RedisError) {
         try await FunctionLibrary.load(into: writing)
+        try await lookAround()
         for kind in configuration.kinds {
             do throws(RedisError) {
                 _ = try await writing.send([
                     "XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM",
                 ])
             } catch {
-                guard error.code == .server("BUSYGROUP") || error.code == .server("WRONGTYPE") else { throw error }
+                if error.code == .server("OOM") {
+                    // A full Redis says so even where the group is there, and can only be emptied by reading.
+                    _ = try await writing.send(["XPENDING", .text(keys.jobs(kind)), .text(Keys.group)])
+                } else if error.code != .server("BUSYGROUP"), error.code != .server("WRONGTYPE") {
+                    throw error
+                }
             }
         }
         hasGroups = true

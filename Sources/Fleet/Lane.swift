@@ -18,15 +18,29 @@ package final class Lane {
     let reading, writing: RedisClient
     let session: ExchangeSession
     private let tickers: Tickers
+    private let limiter: Limiter
     private let orders: Orders
-    private lazy var finisher = Finisher(redis: writing, keys: keys, log: log) { [unowned self] in release($0) }
+    private lazy var finisher = Finisher(redis: writing, keys: keys, consumer: consumer, log: log) {
+        [unowned self] job, wasOurs in release(job, wasOurs)
+    }
     private let freed = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-    /// The entries read and not yet off their stream.
-    var inHand: [Kind: Set<String>] = [:]
-    var inHandCount: Int { inHand.values.reduce(0) { $0 + $1.count } }
+    /// The entries read and not yet off their stream, and when the lease of each was last known to begin.
+    var inHand: [Kind: [String: ContinuousClock.Instant]] = [:]
+    private var inHandCount: Int { inHand.values.reduce(0) { $0 + $1.count } }
+    /// Those of them that still run: the others wait only for Redis to confirm their end.
+    private var running = 0
+    /// Slots that more jobs may fill: a worker that runs ahead of Redis by two thousand results waits for it.
+    var freeSlots: Int { min(configuration.concurrency - running, 2048 - finisher.count) }
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     var unreadable: [Kind: ContinuousClock.Instant] = [:]
     var hasGroups = false
+    /// What a person has stopped.
+    var paused: Set<Kind> = []
+    /// Why this Redis may not hold orders; nil: it may.
+    var volatility: String?
+    let events: Events
+    var claimAt = ContinuousClock.now
+    var claimCursors: [Kind: String] = [:]
     var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
@@ -58,8 +72,12 @@ package final class Lane {
         reading = client("read")
         writing = client("write")
         let nonceKey = keys.nonce
+        events = Events(keys: keys, consumer: consumer, log: log)
+        let account = api.credentials.map { Signing.hex(Signing.sha256($0.key.utf8).prefix(6)) } ?? "none"
+        limiter = Limiter(redis: writing, keys: keys, egress: configuration.egress, account: account, nowMs: nowMs)
         session = ExchangeSession(
-            api: api, http: http, usesLimits: configuration.usesLimits, metrics: metrics, log: log, nowMs: nowMs
+            api: api, http: http, limiter: configuration.usesLimits ? limiter : nil, events: events,
+            metrics: metrics, log: log, nowMs: nowMs
         ) { [writing] () async throws(ExchangeError) in
             let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: writing)
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
@@ -67,8 +85,8 @@ package final class Lane {
         }
         tickers = Tickers(session: session, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
         orders = Orders(
-            session: session, redis: writing, journalTTL: configuration.orderResultTTL,
-            allowsOrders: configuration.allowsOrders, consumer: consumer, log: log, nowMs: nowMs)
+            session: session, tickers: tickers, redis: writing, configuration: configuration, consumer: consumer,
+            log: log, nowMs: nowMs)
     }
 
     /// Serves until the service group shuts down: then reads no more, finishes what runs, hands back what has not
@@ -78,6 +96,10 @@ package final class Lane {
             group.addTask { await self.reading.run() }
             group.addTask { await self.writing.run() }
             group.addTask { await self.finisher.run() }
+            group.addTask { await self.limiter.run() }
+            group.addTask { await self.tickers.run() }
+            group.addTask { await self.keepLeases() }
+            group.addTask { await self.promote() }
             await withDiscardingTaskGroup { jobs in
                 var trouble: String?
                 while !Task.isShuttingDownGracefully, !Task.isCancelled {
@@ -102,6 +124,7 @@ package final class Lane {
     }
 
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
+        running += 1
         metrics.inHand.record(inHandCount)
         let startedMs = nowMs()
         metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
@@ -110,43 +133,63 @@ package final class Lane {
             let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
         {
             metrics.answers[.l1]?.increment()
-            return finish(job, .ok(found.json, source: .l1), attempt: 1, startedMs)
+            return finish(job, found.outcome, startedMs)
         }
         // Begun at once, in the order of the jobs, so that a cancel is ahead of its order; and no thread hop.
         jobs.addImmediateTask { await self.run(job, startedMs) }
     }
 
     private func run(_ job: Job, _ startedMs: Int64) async {
-        for attempt in 1... {
-            do {
-                if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-                return finish(job, try await outcome(of: job), attempt: attempt, startedMs)
-            } catch let error as Refusal {
-                return finish(job, .ended(.rejected, code: error.code, error.message), attempt: attempt, startedMs)
-            } catch is JobExpired {
-                let expired = Outcome.ended(
-                    .expired, code: "deadline", "the deadline passed before the job was executed")
-                return finish(job, expired, attempt: attempt, startedMs)
-            } catch let error as ExchangeError {
-                let isFinal = error.verdict == .permanent || error.verdict == .auth
-                if isFinal || attempt >= job.maxAttempts {
-                    return finish(job, .ended(isFinal ? .rejected : .failed, error), attempt: attempt, startedMs)
-                }
-                let wait = max(error.retryAfter ?? .zero, Retry.delay(attempt - 1))
-                guard (try? await session.pause(for: wait, job)) != nil else { return handBack(job) }
-            } catch let error as RedisError {
-                // Nothing was sent, or the journal knows: the job begins anew when Redis is well. A key of another type
-                // stays as it is, though.
-                if error.code == .server("WRONGTYPE"), attempt >= job.maxAttempts {
-                    return finish(job, .ended(.failed, code: "redis", error.message), attempt: attempt, startedMs)
-                }
-                guard (try? await session.pause(for: Retry.delay(attempt - 1), job)) != nil else {
-                    return handBack(job)
-                }
-            } catch {
-                return handBack(job)
-            }
+        do {
+            let (outcome, reason) = try await conclusion(of: job)
+            finish(job, outcome, startedMs, reason: reason)
+        } catch let pause as SetAside {
+            delay(job, pause.wait, .setAside)
+        } catch let error as ExchangeError {
+            let wait = (error.retryAfter ?? .zero) + Retry.delay(job.attempt - 1)
+            delay(job, wait, .retried, line(job, error.description))
+        } catch is RedisError {
+            // Nothing was sent, or the journal knows: the job begins anew when Redis is well.
+            delay(job, .seconds(1), .setAside)
+        } catch {
+            // The worker stops. One that is cut off leaves the job to the next owner.
+            if !Task.isCancelled { delay(job, .zero, .handedBack) }
         }
+    }
+
+    /// Executes a job to its end, and says why it is buried if it is.
+    /// - Throws: `SetAside`, `ExchangeError` for another attempt, `RedisError`, `CancellationError`.
+    private func conclusion(of job: Job) async throws -> (Outcome, reason: String) {
+        var ended: (Outcome, reason: String)
+        do {
+            // An order's journal comes before its deadline: it may have been sent already.
+            if job.kind != .submitOrder, let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+            if job.deliveries <= Lease.maxDeliveries { return (try await outcome(of: job), "unknown") }
+            // It may be what kills workers, so nothing of it is executed.
+            let text = "delivered \(job.deliveries) times without an end: it may kill workers"
+            if case .submitOrder(let order) = job.work, let known = try await orders.giveUp(order, job, text) {
+                return (known, "poison")
+            }
+            ended = (.ended(.failed, code: "poison", text), "poison")
+        } catch let error as Refusal {
+            ended = (.ended(.rejected, code: error.code, error.message), "")
+        } catch is JobExpired {
+            ended = (.ended(.expired, code: "deadline", "the deadline passed before the job was executed"), "")
+        } catch let error as ExchangeError {
+            let isFinal = error.verdict == .permanent || error.verdict == .auth
+            guard isFinal || job.attempt >= job.maxAttempts else { throw error }
+            ended = (.ended(isFinal ? .rejected : .failed, error), "attempts")
+        } catch let error as RedisError where error.code == .server("WRONGTYPE") {
+            // A key of another type stays as it is.
+            ended = (.ended(.failed, code: "redis", error.message), "redis")
+        }
+        // An order's id keeps its first outcome; what could not be understood was no order.
+        guard case .submitOrder = job.work else { return ended }
+        return (try await orders.end(job.id, ended.0, isUnsent: true), ended.reason)
+    }
+
+    private func line(_ job: Job, _ text: String) -> String {
+        "\(nowMs()) \(consumer) attempt \(job.attempt): \(text.prefix(300))"
     }
 
     private func outcome(of job: Job) async throws -> Outcome {
@@ -160,12 +203,13 @@ package final class Lane {
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
             return .ok(#"{"refreshed":\#(refreshed),"failed":{\#(reasons.joined(separator: ","))}}"#)
-        case .submitOrder(let order): return try await orders.submit(order, job)
+        case .submitOrder(let order): return try await orders.submit(order, job, volatility: volatility)
         case .cancelOrder(let orderId, let symbol): return try await orders.cancel(orderId, symbol, job)
         }
     }
 
-    private func finish(_ job: Job, _ outcome: Outcome, attempt: Int, _ startedMs: Int64) {
+    /// Ends a job; one that failed, or an order of unknown outcome, is kept in the dead stream.
+    private func finish(_ job: Job, _ outcome: Outcome, _ startedMs: Int64, reason: String = "unknown") {
         let finishedMs = nowMs()
         metrics.jobs[job.kind]?[outcome.status]?.increment()
         metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
@@ -173,32 +217,41 @@ package final class Lane {
             log.info("job ended", metadata: job.metadata.merging(["outcome": "\(outcome.json)"]) { $1 })
         }
         let ttl = job.resultTTL ?? (job.kind.isTrading ? configuration.orderResultTTL : configuration.tickerResultTTL)
-        let result = outcome.result(
-            of: job, attempt: attempt, worker: consumer, startedMs: startedMs, finishedMs: finishedMs)
-        finisher.finish(job, result: result, ttl: ttl)
+        let result = outcome.result(of: job, worker: consumer, startedMs: startedMs, finishedMs: finishedMs)
+        guard outcome.status == .failed || outcome.status == .unknown else {
+            return end(job, .finished(result: result, ttl: ttl))
+        }
+        metrics.moves[.buried]?.increment()
+        end(job, .dead(result: result, ttl: ttl, reason: reason, line: line(job, outcome.json)))
     }
 
-    private func handBack(_ job: Job) {
-        metrics.handedBack.increment()
-        log.info("job handed back", metadata: job.metadata)
-        finisher.handBack(job)
+    /// Puts a job off, but not beyond its deadline. With a `line` for its history it is another attempt.
+    private func delay(_ job: Job, _ wait: Duration, _ move: Move, _ line: String? = nil) {
+        metrics.moves[move]?.increment()
+        log.debug("job put off", metadata: job.metadata.merging(["why": "\(move)", "wait": "\(wait)"]) { $1 })
+        let left = job.deadlineMs.map { Duration.milliseconds(max(1, min($0 - nowMs(), 1_000_000_000))) } ?? wait
+        end(job, .delayed(wait: min(wait, left), line: line))
     }
 
-    private func release(_ job: Job) {
-        inHand[job.kind]?.remove(job.entryId)
+    private func end(_ job: Job, _ ending: Finisher.Ending) {
+        running -= 1
+        finisher.end(job, ending, leasedAt: inHand[job.kind]?[job.entryId] ?? .now - Lease.length)
+    }
+
+    private func release(_ job: Job, _ wasOurs: Bool) {
+        if !wasOurs {
+            metrics.moves[.fenced]?.increment()
+            log.warning("another worker has this job: what became of it here was dropped", metadata: job.metadata)
+        }
+        inHand[job.kind]?[job.entryId] = nil
         metrics.inHand.record(inHandCount)
         freed.continuation.yield()
     }
 
-    /// Takes this worker's consumer out of the groups, where nothing is left pending for it: deleting one throws its
-    /// pending jobs away.
+    /// Takes this worker's consumer out of the groups, where nothing is left pending for it.
     private func leave() async {
-        for kind in configuration.kinds {
-            let key = RedisArgument.text(keys.jobs(kind))
-            let pending = try? await writing.send(["XPENDING", key, .text(Keys.group), "-", "+", 1, .text(consumer)])
-            guard pending?.array?.isEmpty == true else { continue }
-            _ = try? await writing.send(["XGROUP", "DELCONSUMER", key, .text(Keys.group), .text(consumer)])
-        }
+        for kind in configuration.kinds { await retire(kind, consumer) }
+        await events.flush(to: writing)
     }
 }
 

@@ -10,3 +10,17 @@ package actor LaneActor {
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { Self.loop.executor.asUnownedSerialExecutor() }
 }
+
+/// Runs on the actor's thread what a task would do on the global pool. A continuation resumes there first, whatever actor
+/// waits for it, which is two thread switches for each reply of Redis.
+final class LaneExecutor: TaskExecutor {
+    static let shared = LaneExecutor()
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        LaneActor.loop.execute {
+            job.runSynchronously(
+                isolatedTo: LaneActor.sharedUnownedExecutor, taskExecutor: self.asUnownedTaskExecutor())
+        }
+    }
+}

@@ -1,10 +1,21 @@
 package import Exchanges
 internal import Metrics
 
+/// What can happen to a delivered job besides being finished.
+enum Move: String, CaseIterable {
+    case retried, claimed, buried
+    case setAside = "set_aside"
+    case handedBack = "handed_back"
+    /// Finished here when it was another worker's already: nothing was changed.
+    case fenced
+}
+
 /// The figures of one lane. Labels are bounded: exchange, kind, outcome, source, class.
 package struct LaneMetrics: Sendable {
     let inHand: Gauge
-    let redisLosses, handedBack: Counter
+    let redisLosses: Counter
+    let moves: [Move: Counter]
+    let delayed, dead: Gauge
     let requestDuration: Metrics.Timer
     let jobs: [Kind: [Outcome.Status: Counter]]
     let durations, waits: [Kind: Metrics.Timer]
@@ -26,7 +37,11 @@ package struct LaneMetrics: Sendable {
         }
         inHand = Gauge(label: "fleet_jobs_in_hand", dimensions: [label])
         redisLosses = Counter(label: "fleet_redis_connection_losses_total", dimensions: [label])
-        handedBack = Counter(label: "fleet_jobs_handed_back_total", dimensions: [label])
+        moves = table(Move.allCases) {
+            Counter(label: "fleet_job_moves_total", dimensions: [label, ("move", $0.rawValue)])
+        }
+        delayed = Gauge(label: "fleet_jobs_delayed", dimensions: [label])
+        dead = Gauge(label: "fleet_jobs_dead", dimensions: [label])
         requestDuration = Timer(label: "fleet_exchange_request_duration_seconds", dimensions: [label])
         durations = timers("fleet_job_duration_seconds")
         waits = timers("fleet_queue_wait_seconds")
@@ -48,6 +63,6 @@ package struct LaneMetrics: Sendable {
         breakers = table([true, false]) {
             Gauge(label: "fleet_breaker_open", dimensions: [label, ("class", $0 ? "trading" : "market")])
         }
-        for gauge in [inHand] + breakers.values { gauge.record(0) }
+        for gauge in [inHand, delayed, dead] + breakers.values { gauge.record(0) }
     }
 }

@@ -1,129 +1,196 @@
 package import Exchanges
+internal import Foundation
 package import Logging
 package import Redis
 
-/// Orders of one exchange. Whatever happens, `submit` sends an order's request only after opening its journal, and a
-/// journal that was open already is never sent again: it is asked about.
+/// Orders of one exchange: at most one execution of a job id, or a person is asked.
+///
+/// A request goes out only after the order's journal was opened for it, and carries a time that was fixed before: the
+/// exchange refuses it when it comes late, however long this process was stopped in between. A journal that is open is
+/// asked about, in short steps with the job put aside between them, so that a worker's death costs one step. What is
+/// found is adopted. What is not may be sent again only when the exchange can no longer be about to accept the first
+/// request and has not shown it twice since.
 @LaneActor
 package final class Orders {
     private let session: ExchangeSession
+    private let tickers: Tickers
     private let redis: RedisClient
     private let keys: Keys
+    private let configuration: Configuration
     /// In seconds; a journal outlives the order's result.
     private let journalTTL: Int
-    private let allowsOrders: Bool
     private let consumer: String
     private let log: Logger
     private let nowMs: @Sendable () -> Int64
+    /// How long an order that can neither be found nor asked for is kept trying, and one that should end watched.
+    private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
     package init(
-        session: ExchangeSession, redis: RedisClient, journalTTL: Int, allowsOrders: Bool, consumer: String,
-        log: Logger,
-        nowMs: @escaping @Sendable () -> Int64
+        session: ExchangeSession, tickers: Tickers, redis: RedisClient, configuration: Configuration,
+        consumer: String, log: Logger, nowMs: @escaping @Sendable () -> Int64
     ) {
-        (self.session, self.redis, self.journalTTL) = (session, redis, max(journalTTL, 604_800))
-        (self.allowsOrders, self.log, self.nowMs) = (allowsOrders, log, nowMs)
-        self.consumer = consumer
+        (self.session, self.tickers, self.redis, self.configuration) = (session, tickers, redis, configuration)
+        (self.consumer, self.log, self.nowMs) = (consumer, log, nowMs)
+        journalTTL = max(configuration.orderResultTTL, 604_800)
         keys = Keys(session.api.exchange)
     }
 
-    private func reference(_ jobId: String, _ instrument: Instrument) -> OrderReference {
-        OrderReference(session.api.clientOrderId(jobId: jobId), instrument)
+    private func reference(_ jobId: String, _ symbol: String) async throws -> OrderReference {
+        OrderReference(session.api.clientOrderId(jobId: jobId), try await session.instrument(symbol))
     }
 
     // MARK: - Submit
 
-    /// - Throws: `Refusal`, `JobExpired`, and whatever stopped the job before its journal was opened.
-    package func submit(_ order: OrderRequest, _ job: Job) async throws -> Outcome {
-        guard allowsOrders else {
+    /// `volatility` says why Redis may not hold orders, if so.
+    /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
+    ///   the order was certainly not executed; `RedisError`.
+    package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
+        if let journal = try await journal(job.id) {
+            if journal.state == "canceled" { return try await canceled(order, job) }
+            // A question more may settle what nobody knew.
+            if let known = journal.outcome, known.status != .unknown { return known }
+            if journal.state != "released" { return try await resume(order, journal, job) }
+        }
+        if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+        guard configuration.allowsOrders else {
             throw Refusal(code: "live_orders_off", "in FLEET_MODE=live orders need FLEET_LIVE_ORDERS=yes")
         }
-        let instrument = try await session.instrument(order.symbol)
-        do { try instrument.check(order) } catch { throw Refusal(code: "order_rule", error.description) }
-        let reference = reference(job.id, instrument)
-        do {
-            // Asked before anything is waited for: most repeated ids end here.
-            let standing = await redis.pipeline([["HMGET", .text(keys.order(job.id)), "state", "outcome", "owner"]])
-            let found = try standing[0].get().array?.map(\.text) ?? []
-            if found.count == 3, let state = found[0], found[2] != owner(job) || found[1] != nil {
-                throw Standing(state: state, outcome: found[1].flatMap(Outcome.written))
-            }
-            return try await end(job.id, try await send(order, reference, job))
-        } catch let standing as Standing {
-            if let earlier = standing.outcome { return earlier }
-            if standing.state == "canceled" { return .ok(json(reference.order(.canceled, of: order))) }
-            // Its sender has ten seconds for the request and knows the outcome first.
-            let reason = "an earlier delivery of this job may have sent it"
-            return try await end(job.id, await reconcile(reference, because: reason, tries: 12))
+        if let volatility {
+            throw Refusal(
+                code: "volatile_redis", "\(volatility), or FLEET_VOLATILE_ORDERS=yes: an order could be forgotten")
+        }
+        let reference = try await reference(job.id, order.symbol)
+        do { try reference.instrument.check(order) } catch { throw Refusal(code: "order_rule", error.description) }
+        try await checkNotional(order, job)
+        return try await send(order, reference, job)
+    }
+
+    private func canceled(_ order: OrderRequest, _ job: Job) async throws -> Outcome {
+        .ok(json(try await reference(job.id, order.symbol).order(.canceled, of: order)))
+    }
+
+    private func checkNotional(_ order: OrderRequest, _ job: Job) async throws {
+        guard !configuration.maxOrderNotional.isEmpty else { return }
+        let quote = order.symbol.split(separator: "/").last.map(String.init) ?? ""
+        guard let most = configuration.maxOrderNotional[quote] else {
+            let listed = configuration.maxOrderNotional.keys.sorted().joined(separator: ", ")
+            throw Refusal(code: "order_notional", "symbol '\(order.symbol)': expected a quote currency of \(listed)")
+        }
+        var price = order.price.flatMap(Decimal.init(wire:))
+        if price == nil {
+            struct Prices: Decodable { let ask, bid, last: String? }
+            let ticker = try await tickers.fetch(order.symbol, maxAgeMs: 5000, for: job).ticker
+            let prices = try? JSONDecoder().decode(Prices.self, from: Data(ticker.json.utf8))
+            price = [prices?.ask, prices?.bid, prices?.last].compactMap { $0.flatMap(Decimal.init(wire:)) }.max()
+        }
+        guard let price, let amount = Decimal(wire: order.amount), price * amount <= most else {
+            let text = "amount '\(order.amount)': expected price × amount of at most \(most) \(quote)"
+            throw Refusal(code: "order_notional", text)
         }
     }
 
-    /// Sends the order once; again only after an answer that says it was not executed. The journal is opened when
-    /// nothing more is waited for, so an order that still waits can be handed back, expire or be canceled.
-    /// - Throws: `Standing` and whatever came before the journal was opened; nothing after that.
+    /// Sends the order, its journal opened for it when nothing more is waited for.
     private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
-        for attempt in 1... {
-            do {
-                let answer = try await session.perform(.submit(order, reference), for: job, mayStop: !isOpen) {
-                    [self] in
-                    if !isOpen { try await begin(job.id, state: "sending", owner(job)) }
-                    isOpen = true
+        var sent = Journal(mayAppearFor: session.api.acceptance)
+        do {
+            let answer = try await session.perform(.submit(order, reference), for: job) { [self] in
+                isOpen = true
+                do { try await begin(job) } catch let standing as SetAside {
+                    isOpen = false
+                    throw standing
                 }
-                guard case .accepted(let id) = answer else {
-                    if case .order(let order) = answer { return ended(order) }
-                    return await reconcile(reference, because: "an answer without the order")
-                }
-                // Acknowledged only: asked until it rests, fills or ends.
-                var known = reference
-                known.exchangeOrderId = id
-                return await reconcile(known, because: "acknowledged", tries: 10)
-            } catch let error as ExchangeError where !error.mayHaveExecuted {
-                let isFinal = error.verdict == .permanent || error.verdict == .auth
-                if isFinal || attempt >= job.maxAttempts { return .ended(isFinal ? .rejected : .failed, error) }
-                let wait = max(error.retryAfter ?? .zero, Retry.delay(attempt - 1))
-                do { try await session.pause(for: wait, job, !isOpen) } catch {
-                    guard isOpen else { throw error }
-                    return .ended(.failed, code: "stopped", "the worker stopped before the order was sent again")
-                }
-            } catch {
-                guard isOpen else { throw error }
-                if error is JobExpired {
-                    return .ended(.expired, code: "deadline", "the deadline passed before the order was sent again")
-                }
-                let refusal = (error as? ExchangeError).flatMap { $0.verdict == .permanent ? $0 : nil }
-                return await reconcile(reference, because: "\(error)", refusal: refusal)
             }
+            if case .order(let known) = answer { return try await end(job.id, ended(known)) }
+            if case .accepted(let id?) = answer {
+                sent.exchangeOrderId = id
+                await note("acknowledged", job, id)
+            }
+        } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
+            await note("uncertain", job)
+            log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
+        } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
+            return try await end(job.id, .ended(.rejected, error))
+        } catch {
+            // Certainly not executed: what waits to be sent can wait in its stream, expire or be canceled there.
+            if isOpen { await note("released", job) }
+            throw error
         }
-        return .ended(.failed, code: "attempts", "all attempts used up")
+        // Acknowledged, or its answer lost: most are found at once.
+        return try await resume(order, sent, job)
     }
 
-    /// Finds out about an order that may exist. Not found within the time the exchange may still accept it, it ends as
-    /// the exchange refused it where it did; else nothing is proven: the outcome is unknown, and a person decides.
+    /// One step with an order that may exist: whatever fails, it is tried again until patience ends.
+    private func resume(_ order: OrderRequest, _ journal: Journal, _ job: Job) async throws -> Outcome {
+        var reason = "the exchange does not show it, and could still be about to accept it"
+        do {
+            var reference = try await reference(job.id, order.symbol)
+            reference.exchangeOrderId = journal.exchangeOrderId
+            return try await reconcile(order, reference, journal, job)
+        } catch let pause as SetAside {
+            guard journal.age > patience.unproven || journal.outcome != nil else { throw pause }
+        } catch let error as ExchangeError {
+            reason = "the exchange could not be asked: \(error)"
+            guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
+        } catch let error as Refusal {
+            reason = error.message
+        }
+        return try await unknown(order, journal, job, reason)
+    }
+
+    private func unknown(
+        _ order: OrderRequest, _ journal: Journal, _ job: Job, _ reason: String
+    ) async throws -> Outcome {
+        log.error("order outcome unknown", metadata: job.metadata.merging(["reason": "\(reason)"]) { $1 })
+        let ids = [
+            "client_order_id": session.api.clientOrderId(jobId: job.id), "exchange_order_id": journal.exchangeOrderId,
+        ]
+        let advice = "the order may exist: \(reason); look it up by its client order id, then: producer order settle"
+        return try await end(
+            job.id, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })))
+    }
+
+    /// Asks for the order. Found, it is adopted once it rests, is filled or has ended; not found, it is sent again when
+    /// that is safe. - Throws: `SetAside` until something is known.
     private func reconcile(
-        _ reference: OrderReference, because reason: String, tries: Int = 8, refusal: ExchangeError? = nil
-    ) async -> Outcome {
-        log.info("asking for the order", metadata: ["order": "\(reference.clientOrderId)", "reason": "\(reason)"])
-        if let found = await find(reference, tries: tries) { return ended(found) }
-        if let refusal { return .ended(.rejected, refusal) }
-        log.error("order outcome unknown", metadata: ["order": "\(reference.clientOrderId)"])
-        let advice = "the order may exist (\(reason)), but the exchange does not show it; look up its client order id"
-        let ids = ["client_order_id": reference.clientOrderId, "exchange_order_id": reference.exchangeOrderId]
-        return .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 }))
+        _ order: OrderRequest, _ reference: OrderReference, _ journal: Journal, _ job: Job
+    ) async throws -> Outcome {
+        if let found = try await find(reference) {
+            let mayRest = order.type == .limit && [.gtc, .po].contains(order.timeInForce)
+            let isEnding = !mayRest && [.open, .partiallyFilled].contains(found.status)
+            if isEnding, journal.age < patience.ending { throw journal.step }
+            return try await end(job.id, ended(found))
+        }
+        if reference.exchangeOrderId != nil {
+            // Acknowledged, so never sent again; the exchange shows it late.
+            if journal.age < patience.ending { throw journal.step }
+            return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
+        }
+        guard journal.mayAppearFor == .zero, journal.outcome == nil else {
+            throw SetAside(min(journal.step.wait, max(journal.mayAppearFor, .milliseconds(100))))
+        }
+        await note("absent", job)
+        guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
+        if let deadline = job.deadlineMs, nowMs() >= deadline {
+            return try await absent(job, .ended(.expired, code: "deadline", "the order was not placed in time"))
+        }
+        if journal.sends >= job.maxAttempts {
+            return try await absent(
+                job, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
+        }
+        return try await send(order, reference, job)
     }
 
-    /// Asks for an order until the exchange shows it, waiting 50 ms, 100 ms, … 3.2 s between: 6.4 s for eight tries.
-    private func find(_ reference: OrderReference, tries: Int) async -> Order? {
-        for attempt in 0..<tries {
-            if attempt > 0 { try? await session.pause(for: .milliseconds(25 << min(attempt, 7)), nil, false) }
-            for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
-                do {
-                    let answer = try await session.perform(call, for: nil, mayStop: false)
-                    if case .order(let order) = answer { return order }
-                } catch {
-                    log.info("order not asked", metadata: ["order": "\(reference.clientOrderId)", "error": "\(error)"])
-                }
-            }
+    /// Ends an order that was never placed; the journal says whether that is certain.
+    private func absent(_ job: Job, _ outcome: Outcome) async throws -> Outcome {
+        try await begin(job)
+        return try await end(job.id, outcome)
+    }
+
+    /// The order where the exchange shows it, else nil. - Throws: when it could not be asked.
+    private func find(_ reference: OrderReference) async throws -> Order? {
+        for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
+            if case .order(let order) = try await session.perform(call, for: nil) { return order }
         }
         return nil
     }
@@ -133,28 +200,50 @@ package final class Orders {
         return .ended(.rejected, code: "exchange_refused", "the exchange rejected the order", data: json(order))
     }
 
+    /// What becomes of an order whose job may kill workers; nil: it was never sent. The exchange is asked once, unless
+    /// that may be what kills.
+    package func giveUp(_ order: OrderRequest, _ job: Job, _ reason: String) async throws -> Outcome? {
+        let jobId = job.id
+        guard let journal = try await journal(jobId), journal.state == "sending" || journal.outcome != nil else {
+            return nil
+        }
+        if let known = journal.outcome { return known }
+        if job.deliveries <= 2 * Lease.maxDeliveries {
+            do {
+                if let found = try await find(try await reference(jobId, order.symbol)) {
+                    return try await end(jobId, ended(found))
+                }
+            } catch let pause as SetAside {
+                // It could not be asked now: that is no reason to call it unknown.
+                throw pause
+            } catch {
+                log.warning("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
+            }
+        }
+        let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: jobId)))}"#
+        return try await end(
+            jobId, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data))
+    }
+
     // MARK: - Cancel
 
     /// Cancels an order by its job's id. One whose send has not begun is prevented: its journal is opened as canceled.
     /// The exchange is asked all the same: the journal of an old order may be gone.
-    /// - Throws: `Refusal`, `JobExpired`, `ExchangeError`: a cancel can always be repeated.
+    /// - Throws: `SetAside` while the order's own fate is open; `Refusal`, `JobExpired`, `ExchangeError`: a cancel can
+    ///   always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
-        let reference = reference(orderId, try await session.instrument(symbol))
-        var isPrevented = false
-        do { try await begin(orderId, state: "canceled", owner(job)); isPrevented = true } catch let standing
-            as Standing
-        {
-            isPrevented = standing.state == "canceled"
-            if let status = standing.outcome?.status, [.rejected, .failed, .expired].contains(status) {
-                return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
-            }
+        let reference = try await reference(orderId, symbol)
+        let reply = try await call("fleet_journal_cancel", orderId, [.int(journalTTL)])
+        let journal = try Journal(reply)
+        if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
+            return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }
         let answer = try await session.perform(.cancel(reference), for: job)
         if case .order(let order) = answer { return .ok(json(order)) }
-        if isPrevented, case .absent = answer { return .ok(json(reference.order(.canceled))) }
-        for attempt in 0..<6 {
+        if journal.state == "canceled", case .absent = answer { return .ok(json(reference.order(.canceled))) }
+        for attempt in 0..<4 {
             if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
-            guard let order = await find(reference, tries: 1) else { continue }
+            guard let order = try await find(reference) else { break }
             switch order.status {
             case .canceled: return .ok(json(order))
             case .open, .partiallyFilled: continue
@@ -163,43 +252,88 @@ package final class Orders {
                 return .ended(.rejected, code: "order_closed", text, data: json(order))
             }
         }
+        // Its submit ends within minutes; until then there may be something to cancel.
+        if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
+            throw SetAside(.milliseconds(500))
+        }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
     }
 
     // MARK: - Journal
 
-    /// What stands in a journal that another job, or another delivery of this one, has opened.
-    private struct Standing: Error {
+    /// What stands in an order's journal.
+    private struct Journal {
         let state: String
         let outcome: Outcome?
+        var exchangeOrderId: String?
+        /// How long the exchange may still be about to accept the last send.
+        var mayAppearFor = Duration.zero
+        /// Since the first send.
+        var age = Duration.zero
+        var (sends, absences) = (1, 0)
+
+        /// A quarter of the time so far, from a quarter of a second to five.
+        var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(5))) }
+
+        /// One just opened.
+        init(mayAppearFor: Duration) {
+            (state, outcome) = ("sending", nil)
+            self.mayAppearFor = mayAppearFor
+        }
+
+        init(_ reply: RedisValue) throws(RedisError) {
+            guard let values = reply.array, values.count >= 4, let state = values[0].text else {
+                throw RedisError(.malformedReply, "an order's journal was expected")
+            }
+            self.state = state
+            outcome = values[1].text.flatMap(Outcome.written)
+            exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
+            guard values.count >= 9 else { return }
+            mayAppearFor = .milliseconds(values[4].int ?? 0)
+            age = .milliseconds(values[5].int ?? 0)
+            (sends, absences) = (values[7].int ?? 1, values[8].int ?? 0)
+        }
+    }
+
+    private func call(
+        _ function: String, _ id: String, _ arguments: [RedisArgument] = [], more: [String] = []
+    ) async throws(RedisError) -> RedisValue {
+        try await FunctionLibrary.call(function, [keys.order(id)] + more, arguments, on: redis)
+    }
+
+    private func journal(_ id: String) async throws(RedisError) -> Journal? {
+        let reply = try await call("fleet_journal_read", id)
+        return reply.array?.isEmpty == true ? nil : try Journal(reply)
     }
 
     private func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
 
-    /// - Throws: `Standing` when the journal is open already; `RedisError`.
-    private func begin(_ id: String, state: String, _ owner: String) async throws {
-        let arguments: [RedisArgument] = [.text(state), .int(journalTTL), .int(Int(nowMs())), .text(owner)]
-        let reply = try await FunctionLibrary.call("fleet_journal_begin", [keys.order(id)], arguments, on: redis)
-        guard let values = reply.array, let state = values.first?.text else {
-            throw RedisError(.malformedReply, "fleet_journal_begin: a state was expected")
+    /// Opens the journal. - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
+    private func begin(_ job: Job) async throws {
+        let bound = Int(session.api.acceptance / .milliseconds(1))
+        let arguments: [RedisArgument] = [
+            .text(owner(job)), .int(bound), .int(journalTTL), .text(Kind.submitOrder.rawValue),
+        ]
+        let reply = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused])
+        switch reply.array?.first?.text {
+        case "begun": return
+        case "paused": throw SetAside(Lease.heartbeat)
+        default: throw SetAside(.milliseconds(reply.array?[1].text?.isEmpty == false ? 1 : 500))
         }
-        if state != "begun" { throw Standing(state: state, outcome: values.last?.text.flatMap(Outcome.written)) }
     }
 
-    /// Tries until it is written: what is known of an order must not be lost with a connection. Returns what stands.
-    private func end(_ id: String, _ outcome: Outcome) async throws -> Outcome {
-        let arguments: [RedisArgument] = [
-            .text(outcome.status.rawValue), .text(outcome.json), .int(journalTTL), .int(Int(nowMs())),
-        ]
-        for attempt in 0... {
-            do throws(RedisError) {
-                let reply = try await FunctionLibrary.call("fleet_journal_end", [keys.order(id)], arguments, on: redis)
-                return reply.text.flatMap(Outcome.written) ?? outcome
-            } catch {
-                log.warning("journal not written yet", metadata: ["order": "\(id)", "error": "\(error)"])
-            }
-            try await session.pause(for: Retry.delay(attempt), nil, false)
-        }
-        return outcome
+    /// What cannot be noted now is found out by the next delivery.
+    private func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
+        _ = try? await call(
+            "fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
+    }
+
+    /// Writes how the order ended; with `isUnsent` only where no send is under way. - Returns: what stands.
+    /// - Throws: `RedisError`; the next delivery asks again.
+    package func end(_ id: String, _ outcome: Outcome, isUnsent: Bool = false) async throws(RedisError) -> Outcome {
+        let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
+        let arguments: [RedisArgument] = [.text(state), .text(outcome.json), .int(journalTTL), isUnsent ? "1" : ""]
+        let reply = try await call("fleet_journal_end", id, arguments)
+        return reply.text.flatMap(Outcome.written) ?? outcome
     }
 }

@@ -37,11 +37,16 @@ package struct Outcome: Sendable {
     }
 
     /// The whole result object of the contract. Times are unix milliseconds.
-    package func result(of job: Job, attempt: Int, worker: String, startedMs: Int64, finishedMs: Int64) -> String {
-        let trace = job.traceparent.map { #","traceparent":"\#($0)""# } ?? ""
-        return #"{"id":"\#(job.id)","kind":"\#(job.kind.rawValue)","exchange":"\#(job.exchange.rawValue)",\#(json)"#
-            + #","attempt":\#(attempt),"worker":\#(quoted(worker)),"enqueued_ms":\#(job.enqueuedMs)"#
-            + #","started_ms":\#(startedMs),"finished_ms":\#(finishedMs)\#(trace)}"#
+    package func result(of job: Job, worker: String, startedMs: Int64, finishedMs: Int64) -> String {
+        // Piece by piece into one text: this is written for every job.
+        var text = ""
+        text.reserveCapacity(json.utf8.count + 300)
+        for piece in [#"{"id":""#, job.id, #"","kind":""#, job.kind.rawValue, #"","exchange":""#] { text += piece }
+        for piece in [job.exchange.rawValue, #"","#, json, #","attempt":"#, String(job.attempt)] { text += piece }
+        for piece in [#","worker":"#, quoted(worker), #","enqueued_ms":"#, String(job.enqueuedMs)] { text += piece }
+        for piece in [#","started_ms":"#, String(startedMs), #","finished_ms":"#, String(finishedMs)] { text += piece }
+        if let trace = job.traceparent { text += #","traceparent":""# + trace + "\"" }
+        return text + "}"
     }
 }
 

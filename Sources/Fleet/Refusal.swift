@@ -5,5 +5,13 @@ package struct Refusal: Error {
     package init(code: String, _ message: String) { (self.code, self.message) = (code, message) }
 }
 
+/// The job cannot go on now: it goes back to its stream after a wait, no attempt counted.
+struct SetAside: Error {
+    let wait: Duration
+
+    /// Up to half as much again, so that what stopped together does not come back together.
+    init(_ wait: Duration) { self.wait = wait * Double.random(in: 1...1.5) }
+}
+
 /// The job's deadline passed before it was executed.
 struct JobExpired: Error {}

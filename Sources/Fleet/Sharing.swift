@@ -19,6 +19,7 @@ final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
 final class Turnstile {
     private var isTaken = false
     private var waiters: [CheckedContinuation<Void, Never>] = []
+    var waiting: Int { waiters.count }
 
     func enter() async {
         if isTaken { await withCheckedContinuation { waiters.append($0) } }

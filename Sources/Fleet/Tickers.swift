@@ -9,9 +9,28 @@ package final class Tickers {
     package struct Cached: Sendable {
         package let json: String
         package let receivedMs: Int64
+        /// What a job that finds it in memory ends with: made once, asked for often.
+        package let outcome: Outcome
+
+        init(json: String, receivedMs: Int64) {
+            (self.json, self.receivedMs) = (json, receivedMs)
+            outcome = .ok(json, source: .l1)
+        }
     }
 
-    private typealias Found = (ticker: Cached, source: Outcome.Source)
+    package typealias Found = (ticker: Cached, source: Outcome.Source)
+    private struct Waiter {
+        let continuation: CheckedContinuation<Found, any Error>
+        let maxAgeMs: Int64
+        let deadlineMs: Int64?
+    }
+    /// A market that jobs wait for and no request has taken up yet.
+    private struct Wanted {
+        let symbol: String
+        var instrument: Instrument?
+        var waiters: [Waiter]
+    }
+
     private let session: ExchangeSession
     private let redis: RedisClient
     private let keys: Keys
@@ -19,7 +38,10 @@ package final class Tickers {
     private let ttl: Int
     private let nowMs: @Sendable () -> Int64
     private var memory = Cache<String, Cached>(capacity: 1000)
-    private let requests = SingleFlight<String, Found>()
+    /// In the order of the first ask.
+    private var wanted: [Wanted] = []
+    private let asked = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    private var isStopped = false
 
     package init(session: ExchangeSession, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64) {
         (self.session, self.redis, self.ttl, self.nowMs) = (session, redis, ttl, nowMs)
@@ -35,51 +57,133 @@ package final class Tickers {
         return found
     }
 
-    /// The ticker from the first tier that has it young enough. Jobs that ask for one symbol at once share one request.
-    package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> (
-        ticker: Cached, source: Outcome.Source
-    ) {
-        guard maxAgeMs > 0 else { return (try await ask(symbol, for: job), .exchange) }
-        let askedMs = nowMs()
-        while true {
-            if let found = cached(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
-            do {
-                let found = try await requests.join(symbol) { [self] in
-                    try await lookUp(symbol, maxAgeMs: maxAgeMs, for: job)
+    /// The ticker from the first tier that has it young enough. What jobs ask for while no request can be made goes out
+    /// together, one request for many symbols and for all who ask for one.
+    package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
+        if let found = cached(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
+        if isStopped { throw CancellationError() }
+        return try await withCheckedThrowingContinuation { continuation in
+            let waiter = Waiter(continuation: continuation, maxAgeMs: maxAgeMs, deadlineMs: job.deadlineMs)
+            if let index = wanted.firstIndex(where: { $0.symbol == symbol }) {
+                wanted[index].waiters.append(waiter)
+            } else {
+                wanted.append(Wanted(symbol: symbol, waiters: [waiter]))
+            }
+            asked.continuation.yield()
+        }
+    }
+
+    /// Serves those who ask, until cancelled. One request at a time waits for its admission; many are under way.
+    package func run() async {
+        await withDiscardingTaskGroup { requests in
+            for await _ in asked.stream {
+                while !wanted.isEmpty, !Task.isCancelled {
+                    do {
+                        // Redis first: it needs no admission, and serves while the exchange is away.
+                        await answerFromRedis()
+                        try await nameMarkets()
+                        if wanted.isEmpty { break }
+                        let start = ContinuousClock.now
+                        let permit = try await session.admitTickers()
+                        // Another worker may have fetched it meanwhile.
+                        if .now - start > .milliseconds(20) { await answerFromRedis() }
+                        let batch = takeUp()
+                        requests.addTask { await self.request(batch, permit) }
+                    } catch {
+                        let left = wanted
+                        wanted = []
+                        end(left, with: .failure(error))
+                    }
                 }
-                // One from L2 for a job with more patience is no answer to this job; a new one always is.
-                let receivedMs = found.ticker.receivedMs
-                if receivedMs >= askedMs || nowMs() - receivedMs <= maxAgeMs { return found }
-            } catch is JobExpired where job.deadlineMs.map({ nowMs() < $0 }) ?? true {
-                // Another job's deadline, not this one's.
+            }
+            isStopped = true
+            end(wanted, with: .failure(CancellationError()))
+            wanted = []
+        }
+    }
+
+    /// Answers those of the next request who can be answered from L2.
+    private func answerFromRedis() async {
+        let symbols = wanted.prefix(session.api.tickersAtOnce)
+            .filter { $0.waiters.contains { $0.maxAgeMs > 0 } }.map(\.symbol)
+        guard !symbols.isEmpty else { return }
+        let replies = await redis.pipeline([RedisCommand(["MGET"]) + symbols.map(keys.cache)])[0].array ?? []
+        for (symbol, reply) in zip(symbols, replies) {
+            // `<received ms> <JSON>`, as `fleet_cache_put` writes it.
+            guard let parts = reply.text?.split(separator: " ", maxSplits: 1), parts.count == 2,
+                let receivedMs = Int64(parts[0]), receivedMs < nowMs() + 60_000,
+                let index = wanted.firstIndex(where: { $0.symbol == symbol })
+            else { continue }
+            let (found, age) = (Cached(json: String(parts[1]), receivedMs: receivedMs), nowMs() - receivedMs)
+            remember(symbol, found)
+            for waiter in wanted[index].waiters where age <= waiter.maxAgeMs && waiter.maxAgeMs > 0 {
+                waiter.continuation.resume(returning: (found, .l2))
+            }
+            wanted[index].waiters.removeAll { age <= $0.maxAgeMs && $0.maxAgeMs > 0 }
+        }
+        wanted.removeAll { $0.waiters.isEmpty }
+    }
+
+    /// Finds the markets of those who are next; who wants one that the exchange has not is refused.
+    private func nameMarkets() async throws {
+        for symbol in wanted.prefix(session.api.tickersAtOnce).filter({ $0.instrument == nil }).map(\.symbol) {
+            let found: Result<Instrument, any Error>
+            do { found = .success(try await session.instrument(symbol)) } catch let refusal as Refusal {
+                found = .failure(refusal)
+            }
+            guard let index = wanted.firstIndex(where: { $0.symbol == symbol }) else { continue }
+            switch found {
+            case .success(let instrument): wanted[index].instrument = instrument
+            case .failure(let refusal): end([wanted.remove(at: index)], with: .failure(refusal))
             }
         }
     }
 
-    private func lookUp(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
-        let reply = await redis.pipeline([["GET", .text(keys.cache(symbol))]])[0]
-        struct Stamp: Decodable { let receivedMs: Int64 }
-        let decoder = JSONDecoder()
-        decoder.keyDecodingStrategy = .convertFromSnakeCase
-        if let json = reply.text, let stamp = try? decoder.decode(Stamp.self, from: Data(json.utf8)),
-            (nowMs() - min(maxAgeMs, 86_400_000)...nowMs() + 60_000).contains(stamp.receivedMs)
-        {
-            let found = Cached(json: json, receivedMs: stamp.receivedMs)
-            remember(symbol, found)
-            return (found, .l2)
+    /// The markets of the next request, whose waiters' time is not over.
+    private func takeUp() -> [Wanted] {
+        let now = nowMs()
+        // What came while admission was waited for has no market yet, and its turn next.
+        var batch = Array(wanted.prefix(session.api.tickersAtOnce).prefix { $0.instrument != nil })
+        wanted.removeFirst(batch.count)
+        for index in batch.indices {
+            let isLate = { (waiter: Waiter) in waiter.deadlineMs.map { $0 <= now } ?? false }
+            for waiter in batch[index].waiters where isLate(waiter) {
+                waiter.continuation.resume(throwing: JobExpired())
+            }
+            batch[index].waiters.removeAll(where: isLate)
         }
-        return (try await ask(symbol, for: job), .exchange)
+        return batch.filter { !$0.waiters.isEmpty }
     }
 
-    private func ask(_ symbol: String, for job: Job) async throws -> Cached {
-        let instrument = try await session.instrument(symbol)
-        guard case .tickers(let tickers) = try await session.perform(.tickers([instrument]), for: job),
-            let found = await store(tickers, asked: true).first
-        else { throw ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)") }
-        return found
+    private func request(_ batch: [Wanted], _ permit: Breaker.Permit) async {
+        do {
+            await answer(batch, with: try await session.tickers(batch.compactMap(\.instrument), permit))
+        } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
+            // One of them the exchange does not know any more: it must not cost the others their answer.
+            for one in batch {
+                do {
+                    let permit = try await session.admitTickers()
+                    await answer([one], with: try await session.tickers([one].compactMap(\.instrument), permit))
+                } catch { end([one], with: .failure(error)) }
+            }
+        } catch { end(batch, with: .failure(error)) }
     }
 
-    /// Fetches the symbols in one request and stores them in both tiers; none: all that were asked for in the last ten
+    private func answer(_ batch: [Wanted], with tickers: [Ticker]) async {
+        let found = Dictionary(tickers.map { ($0.symbol, keep($0)) }, uniquingKeysWith: { $1 })
+        for one in batch {
+            let symbol = one.symbol
+            let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
+            end([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
+        }
+        await share(found, asked: true)
+    }
+
+    private func end(_ all: [Wanted], with result: Result<Found, any Error>) {
+        for waiter in all.flatMap(\.waiters) { waiter.continuation.resume(with: result) }
+    }
+
+    /// Fetches the symbols in few requests and stores them in both tiers; none: all that were asked for in the last ten
     /// minutes. - Returns: the count, and for each symbol without a ticker the reason.
     package func refresh(_ symbols: [String], for job: Job) async throws -> (refreshed: Int, failed: [String: String]) {
         var symbols = symbols
@@ -97,31 +201,41 @@ package final class Tickers {
                 failed[symbol] = error.message
             }
         }
-        guard !instruments.isEmpty,
-            case .tickers(let tickers) = try await session.perform(.tickers(instruments), for: job)
-        else { return (0, failed) }
-        for symbol in Set(instruments.map(\.symbol)).subtracting(tickers.map(\.symbol)) {
-            failed[symbol] = "the exchange gave no ticker"
+        var refreshed: [String: Cached] = [:]
+        while !instruments.isEmpty {
+            let batch = Array(instruments.prefix(session.api.tickersAtOnce))
+            instruments.removeFirst(batch.count)
+            guard case .tickers(let tickers) = try await session.perform(.tickers(batch), for: job) else { continue }
+            for ticker in tickers { refreshed[ticker.symbol] = keep(ticker) }
+            for symbol in batch.map(\.symbol) where refreshed[symbol] == nil {
+                failed[symbol] = "the exchange gave no ticker"
+            }
         }
-        return (await store(tickers, asked: false).count, failed)
+        await share(refreshed, asked: false)
+        return (refreshed.count, failed)
     }
 
-    /// Writes both tiers, and with `asked` notes that a job asked for these. An answer that cannot be written to Redis
-    /// still serves this worker.
-    private func store(_ tickers: [Ticker], asked: Bool) async -> [Cached] {
-        var commands: [RedisCommand] = []
-        let stored = tickers.map { ticker in
-            let cached = Cached(json: json(ticker), receivedMs: ticker.receivedMs)
-            remember(ticker.symbol, cached)
-            commands.append(["SET", .text(keys.cache(ticker.symbol)), .text(cached.json), "EX", .int(ttl)])
-            if asked {
-                commands.append(["ZADD", .text(keys.asked), .int(Int(ticker.receivedMs)), .text(ticker.symbol)])
-                commands.append(["EXPIRE", .text(keys.asked), 600])
-            }
-            return cached
+    /// Keeps a ticker in memory.
+    private func keep(_ ticker: Ticker) -> Cached {
+        let cached = Cached(json: json(ticker), receivedMs: ticker.receivedMs)
+        remember(ticker.symbol, cached)
+        return cached
+    }
+
+    /// Writes tickers to Redis, and with `asked` that a job asked for them. What cannot be written still serves here.
+    private func share(_ tickers: [String: Cached], asked: Bool) async {
+        guard !tickers.isEmpty else { return }
+        let list = Array(tickers)
+        var commands = [
+            FunctionLibrary.command(
+                "fleet_cache_put", list.map { keys.cache($0.key) },
+                [.int(ttl)] + list.flatMap { [.int(Int($0.value.receivedMs)), .text($0.value.json)] })
+        ]
+        if asked {
+            commands += list.map { ["ZADD", .text(keys.asked), .int(Int($0.value.receivedMs)), .text($0.key)] }
+            commands.append(["EXPIRE", .text(keys.asked), 600])
         }
         _ = await redis.pipeline(commands)
-        return stored
     }
 
     private func remember(_ symbol: String, _ cached: Cached) {

@@ -81,8 +81,10 @@ private struct Lanes: Service {
     let lanes: [Lane]
 
     func run() async throws {
-        await withDiscardingTaskGroup { group in
-            for lane in lanes { group.addTask { await lane.run() } }
+        await withTaskExecutorPreference(LaneExecutor.shared) {
+            await withDiscardingTaskGroup { group in
+                for lane in lanes { group.addTask { await lane.run() } }
+            }
         }
     }
 }

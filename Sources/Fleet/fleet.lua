@@ -1,13 +1,87 @@
 #!lua name=fleet
--- State changes of the fleet, each atomic, on keys of one slot. Times are Redis' own.
+-- Every change of a job's or an order's state: one atomic call each, on keys of one slot, by Redis' own clock.
+-- Times are unix milliseconds, waits milliseconds, lives of keys seconds. Arguments of a function are only ever added at
+-- the end, so that workers of two versions can share one library: the newest.
+-- A full Redis refuses only what brings new work (what is not allow-oom): all else an order under way, a cancel or
+-- the emptying of Redis may need.
+--
+-- A job is in one place: waiting or running (an entry of its stream), delayed (a member of the sorted set), or dead (an
+-- entry of the dead stream). What must outlast a move travels in fields of the entry whose names begin with fleet_:
+--   fleet_attempt      executions begun, this one included       fleet_enqueued_ms  when it first came
+--   fleet_history      what went wrong before, a line each
+-- The marker of an id says where the job is that came in by fleet_enqueue: '<stream> <entry id>', or 'delayed'.
+
+local MARKER_TTL = 604800
+local RETRIES_PER_SECOND, RETRIES_AT_ONCE = 20, 200
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The fence: whether the consumer still owns the delivery. A stream or group that is gone is owned by nobody.
+local function owns(stream, group, consumer, entry)
+  return #redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer) > 0
+end
+
+local function take(stream, group, entry)
+  redis.call('XACK', stream, group, entry)
+  redis.call('XDEL', stream, entry)
+end
+
+-- A job's own fields, without its id and ours, with `more` behind them.
+local function with(fields, more)
+  local list = {}
+  for i = 1, #fields, 2 do
+    if fields[i] ~= 'id' and string.sub(fields[i], 1, 6) ~= 'fleet_' then
+      list[#list + 1] = fields[i]
+      list[#list + 1] = fields[i + 1]
+    end
+  end
+  for i = 1, #more do list[#list + 1] = more[i] end
+  return list
+end
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do if fields[i] == name then return fields[i + 1] end end
+end
+
+-- What went wrong so far and now; of a long story the end.
+local function history(fields, line)
+  local told = field(fields, 'fleet_history')
+  if line == '' then return told or '' end
+  return string.sub((told and told .. '\n' or '') .. line, -4000)
+end
+
+-- Stores a result (for 0 seconds: not) and pushes it to the reply key, if there is one.
+local function answer(result, json, ttl, reply, reply_ttl)
+  if tonumber(ttl) > 0 then redis.call('SET', result, json, 'EX', ttl) end
+  -- A reply key of another type is its owner's fault and must not keep the job.
+  if reply and type(redis.pcall('RPUSH', reply, json)) == 'number' then redis.call('EXPIRE', reply, reply_ttl) end
+end
+
+-- Moves a marker that says the job was at `from`, without `to` removes it. Another's of the same id stays.
+local function mark(marker, from, to)
+  if redis.pcall('GET', marker) ~= from then return end
+  if to then redis.call('SET', marker, to, 'EX', MARKER_TTL) else redis.call('DEL', marker) end
+end
+
+-- Where the job of a marker is: 'queued', 'running' (to who names the group), 'delayed', or nowhere.
+local function place(marker, group)
+  local found = redis.call('GET', marker)
+  if not found or found == 'delayed' then return found end
+  local stream, entry = string.match(found, '^(.+) (.+)$')
+  if #redis.pcall('XPENDING', stream, group, entry, entry, 1) > 0 then return 'running' end
+  return #redis.pcall('XRANGE', stream, entry, entry) > 0 and 'queued'
+end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 1 end}
+  callback = function() return 2 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
-redis.register_function('fleet_nonce', function(keys)
+redis.register_function{function_name = 'fleet_nonce', flags = {'allow-oom'}, callback = function(keys)
   local time = redis.call('TIME')
   local now = string.format('%d%06d', time[1], time[2])
   local last = redis.call('GET', keys[1])
@@ -15,55 +89,413 @@ redis.register_function('fleet_nonce', function(keys)
   if last and last >= now then now = string.format('%.0f', tonumber(last) + 1) end
   redis.call('SET', keys[1], now)
   return now
-end)
+end}
 
--- Takes a delivered job off its stream, its result written. Nothing happens when that was done before.
--- KEYS: 1 stream  2 result key  3 reply key (optional)
--- ARGV: 1 group  2 entry id  3 result JSON  4 seconds to store it, 0 not at all  5 seconds the reply key lives
--- Returns: 1, or 0 when the entry was not pending any more
-redis.register_function('fleet_finish', function(keys, argv)
-  if redis.call('XACK', keys[1], argv[1], argv[2]) == 0 then return 0 end
-  redis.call('XDEL', keys[1], argv[2])
-  if tonumber(argv[4]) > 0 then redis.call('SET', keys[2], argv[3], 'EX', argv[4]) end
-  -- A reply key of another type is its owner's fault and must not keep the job.
-  if keys[3] and type(redis.pcall('RPUSH', keys[3], argv[3])) == 'number' then
-    redis.call('EXPIRE', keys[3], argv[5])
+-- caller → stream, or → delayed. An id that is queued, running, delayed, or finished with its result still there is
+-- refused; so is a job when the stream is full. Nothing is ever trimmed.
+-- KEYS: 1 stream  2 delayed  3 marker of the id  4 result of the id
+-- ARGV: 1 group  2 kind  3 job id, '' for the entry's  4 most entries of the stream  5 due at, 0 now  6 or wait from now
+--       7 repeat every, 0 once (then the id names the schedule, and each job gets its entry's)  8… fields, without id
+-- Returns: {'queued', entry id} · {'delayed', id} · {'duplicate', 'queued'|'running'|'delayed'|'finished'}
+-- Errors: FULL, ID (a delayed job needs one), FIELDS (names and values come in pairs, at most a thousand)
+redis.register_function('fleet_enqueue', function(keys, argv)
+  local id, due, every = argv[3], tonumber(argv[5]), tonumber(argv[7])
+  if tonumber(argv[6]) > 0 then due = now() + tonumber(argv[6]) end
+  if id ~= '' then
+    if redis.call('EXISTS', keys[4]) == 1 then return {'duplicate', 'finished'} end
+    local found = place(keys[3], argv[1])
+    if found then return {'duplicate', found} end
+  elseif due > 0 or every > 0 then
+    return redis.error_reply('ID a delayed job needs an id')
   end
-  return 1
+  -- What no stream would take must not wait in the set of delayed jobs for ever.
+  if #argv % 2 == 0 or #argv > 2007 then
+    return redis.error_reply('FIELDS names and values are expected in pairs, at most 1000')
+  end
+  local fields = {}
+  for i = 8, #argv do fields[#fields + 1] = argv[i] end
+  -- An entry cannot be without fields; an empty id is none.
+  if #fields == 0 then fields = {'id', ''} end
+  if every == 0 and id ~= '' then fields = with(fields, {'id', id}) end
+  if due > 0 or every > 0 then
+    due = math.max(due, now())
+    redis.call('ZADD', keys[2], due, cjson.encode({argv[2], id, every, fields}))
+    redis.call('SET', keys[3], 'delayed')
+    if every == 0 then redis.call('EXPIRE', keys[3], math.ceil((due - now()) / 1000) + MARKER_TTL) end
+    return {'delayed', id}
+  end
+  if redis.call('XLEN', keys[1]) >= tonumber(argv[4]) then
+    return redis.error_reply('FULL ' .. keys[1] .. ' has ' .. argv[4] .. ' jobs, the most it may')
+  end
+  local entry = redis.call('XADD', keys[1], '*', unpack(fields))
+  if id ~= '' then redis.call('SET', keys[3], keys[1] .. ' ' .. entry, 'EX', MARKER_TTL) end
+  return {'queued', entry}
 end)
 
--- Puts a delivered job back at the end of its stream. Nothing happens when that was done before.
--- KEYS: 1 stream  ARGV: 1 group  2 entry id  3… fields and values
--- Returns: 1, or 0 when the entry was not pending any more
-redis.register_function('fleet_hand_back', function(keys, argv)
-  if redis.call('XACK', keys[1], argv[1], argv[2]) == 0 then return 0 end
-  redis.call('XDEL', keys[1], argv[2])
-  redis.call('XADD', keys[1], '*', unpack(argv, 3))
+-- stream → done: takes a delivered job off its stream, its result written.
+-- KEYS: 1 stream  2 result  3 marker  4 reply key (optional)
+-- ARGV: 1 group  2 consumer  3 entry id  4 result JSON  5 seconds to store it, 0 not at all  6 seconds the reply lives
+-- Returns: 1, or 0 when the consumer does not own the delivery any more: nothing was done then
+redis.register_function{function_name = 'fleet_finish', flags = {'allow-oom'}, callback = function(keys, argv)
+  if not owns(keys[1], argv[1], argv[2], argv[3]) then return 0 end
+  take(keys[1], argv[1], argv[3])
+  answer(keys[2], argv[4], argv[5], keys[4], argv[6])
+  mark(keys[3], keys[1] .. ' ' .. argv[3])
   return 1
+end}
+
+-- stream → dead: gives a job up, with its result, its fields, why, what went wrong before, and who had it last.
+-- KEYS: 1 stream  2 result  3 marker  4 dead  5 reply key (optional)
+-- ARGV: 1…6 as fleet_finish  7 kind  8 job id  9 reason  10 line for the history, '' for none  11 when it first came
+--       12 executions begun
+-- Returns: 1, or 0 when the consumer does not own the delivery any more: nothing was done then
+redis.register_function{function_name = 'fleet_bury', flags = {'allow-oom'}, callback = function(keys, argv)
+  if not owns(keys[1], argv[1], argv[2], argv[3]) then return 0 end
+  local entries = redis.call('XRANGE', keys[1], argv[3], argv[3])
+  local fields = entries[1] and entries[1][2] or {}
+  redis.call('XADD', keys[4], '*', unpack(with(fields, {
+    'id', argv[8], 'fleet_kind', argv[7], 'fleet_reason', argv[9], 'fleet_worker', argv[2],
+    'fleet_history', history(fields, argv[10]), 'fleet_enqueued_ms', argv[11], 'fleet_attempt', argv[12]})))
+  take(keys[1], argv[1], argv[3])
+  answer(keys[2], argv[4], argv[5], keys[5], argv[6])
+  mark(keys[3], keys[1] .. ' ' .. argv[3])
+  return 1
+end}
+
+-- stream → delayed (→ stream when there is nothing to wait for): a retry with the next attempt's number, or a job put
+-- aside with the same. Retries of one exchange are spread to RETRIES_PER_SECOND beyond RETRIES_AT_ONCE, by all workers
+-- together, so that an outage does not multiply traffic.
+-- KEYS: 1 stream  2 delayed  3 marker  4 when the next retry may come
+-- ARGV: 1 group  2 consumer  3 entry id  4 kind  5 job id  6 wait  7 executions begun when it comes again
+--       8 when it first came  9 line for the history, '' for none  10 '1' a retry, '0' put aside
+-- Returns: when it is due, or 0 when the consumer does not own the delivery any more: nothing was done then
+redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, callback = function(keys, argv)
+  if not owns(keys[1], argv[1], argv[2], argv[3]) then return 0 end
+  local entries = redis.call('XRANGE', keys[1], argv[3], argv[3])
+  if not entries[1] then
+    -- Deleted by somebody while it ran: there is nothing to do again.
+    take(keys[1], argv[1], argv[3])
+    return 0
+  end
+  local fields = with(entries[1][2], {'id', argv[5], 'fleet_enqueued_ms', argv[8], 'fleet_attempt', argv[7]})
+  local story = history(entries[1][2], argv[9])
+  if story ~= '' then fields[#fields + 1] = 'fleet_history'; fields[#fields + 1] = story end
+  local from, time = keys[1] .. ' ' .. argv[3], now()
+  local due = time + tonumber(argv[6])
+  if argv[10] == '1' then
+    local interval = 1000 / RETRIES_PER_SECOND
+    local next = math.max(tonumber(redis.call('GET', keys[4]) or 0), time)
+    due = math.max(due, math.floor(next - RETRIES_AT_ONCE * interval))
+    redis.call('SET', keys[4], next + interval, 'PX', math.ceil(next + interval - time) + 1000)
+  end
+  -- A function that fails keeps what it has done: the job is taken off its stream only when it stands elsewhere.
+  if due <= time then
+    mark(keys[3], from, keys[1] .. ' ' .. redis.call('XADD', keys[1], '*', unpack(fields)))
+  else
+    redis.call('ZADD', keys[2], due, cjson.encode({argv[4], argv[3], 0, fields}))
+    mark(keys[3], from, 'delayed')
+  end
+  take(keys[1], argv[1], argv[3])
+  return due
+end}
+
+-- delayed → stream: what is due, oldest first. A repeated one stays, due again at the next of its times still to come.
+-- KEYS: 1 delayed  2… stream of each kind  ARGV: 1 most jobs  2 what a marker's key begins with  3… the kinds
+-- Returns: {jobs moved, wait until the next is due or -1}
+redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, callback = function(keys, argv)
+  local streams, time, moved = {}, now(), 0
+  for i = 2, #keys do streams[argv[i + 1]] = keys[i] end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', time, 'LIMIT', 0, argv[1])) do
+    local kind, id, every, fields, entry
+    local isAdded = pcall(function()
+      kind, id, every, fields = unpack(cjson.decode(member))
+      entry = redis.call('XADD', streams[kind], '*', unpack(fields))
+    end)
+    if not isAdded then
+      -- No such kind here, its stream is another thing, no job: left for later, and not in the way of the others.
+      redis.call('ZADD', keys[1], time + 1000, member)
+    elseif every > 0 then
+      local due = tonumber(redis.call('ZSCORE', keys[1], member))
+      redis.call('ZADD', keys[1], due + every * (math.floor((time - due) / every) + 1), member)
+      moved = moved + 1
+    else
+      redis.call('ZREM', keys[1], member)
+      mark(argv[2] .. (field(fields, 'id') or id), 'delayed', streams[kind] .. ' ' .. entry)
+      moved = moved + 1
+    end
+  end
+  local next = redis.call('ZRANGE', keys[1], 0, 0, 'WITHSCORES')[2]
+  return {moved, next and math.max(0, tonumber(next) - now()) or -1}
+end}
+
+-- delayed → nothing: takes back what fleet_enqueue delayed, a schedule too.
+-- KEYS: 1 delayed  2 marker  ARGV: 1 job or schedule id  Returns: how many were removed
+redis.register_function{function_name = 'fleet_unschedule', flags = {'allow-oom'}, callback = function(keys, argv)
+  local removed = 0
+  for _, member in ipairs(redis.call('ZRANGE', keys[1], 0, 99999)) do
+    if cjson.decode(member)[2] == argv[1] then removed = removed + redis.call('ZREM', keys[1], member) end
+  end
+  if removed > 0 then redis.call('DEL', keys[2]) end
+  return removed
+end}
+
+-- dead → stream: a job once more from its first attempt, with its history; its old result is taken away. An order that
+-- failed, so was certainly not executed, may be sent.
+-- KEYS: 1 dead  2 stream  3 marker  4 result  5 journal (optional)  ARGV: 1 entry id in the dead stream
+-- Returns: the new entry's id, or '' when there is no such dead job
+-- Errors: DUPLICATE (its id was enqueued again meanwhile and is not done)
+redis.register_function('fleet_replay', function(keys, argv)
+  local found = redis.call('XRANGE', keys[1], argv[1], argv[1])[1]
+  if not found then return '' end
+  if place(keys[3], '') then return redis.error_reply('DUPLICATE a job of this id is queued, running or delayed') end
+  local fields = found[2]
+  local told = {'id', field(fields, 'id'), 'fleet_enqueued_ms', field(fields, 'fleet_enqueued_ms')}
+  local story = history(fields, field(fields, 'fleet_reason') .. '; replayed at ' .. now())
+  told[#told + 1] = 'fleet_history'
+  told[#told + 1] = story
+  local entry = redis.call('XADD', keys[2], '*', unpack(with(fields, told)))
+  redis.call('XDEL', keys[1], argv[1])
+  redis.call('DEL', keys[4])
+  if keys[5] and redis.call('HGET', keys[5], 'state') == 'failed' then
+    redis.call('HSET', keys[5], 'state', 'released')
+    redis.call('HDEL', keys[5], 'outcome')
+  end
+  redis.call('SET', keys[3], keys[2] .. ' ' .. entry, 'EX', MARKER_TTL)
+  return entry
 end)
 
--- Opens an order's journal, or says what stands in it. The same owner gets 'begun' again while the state is its own:
--- its first call may have been carried out without an answer.
--- KEYS: 1 order key  ARGV: 1 state to begin with  2 seconds to keep it  3 now, unix ms  4 owner: consumer and entry id
--- Returns: {'begun', ''}, or {state, outcome JSON or ''} of what was there
+-- silent worker → me: deliveries that nobody has kept alive for a lease, from the cursor on.
+-- KEYS: 1 stream  ARGV: 1 group  2 consumer  3 lease  4 cursor, at first '0-0'  5 most jobs
+-- Returns: {next cursor, {{entry id, fields, deliveries with this one} …}}
+redis.register_function{function_name = 'fleet_claim', flags = {'allow-oom'}, callback = function(keys, argv)
+  local reply = redis.call('XAUTOCLAIM', keys[1], argv[1], argv[2], argv[3], argv[4], 'COUNT', argv[5])
+  for _, entry in ipairs(reply[2]) do
+    entry[3] = redis.call('XPENDING', keys[1], argv[1], entry[1], entry[1], 1)[1][4]
+  end
+  return {reply[1], reply[2]}
+end}
+
+-- The heartbeat: renews the lease of the deliveries that are still the consumer's.
+-- KEYS: 1 stream  ARGV: 1 group  2 consumer  3… entry ids  Returns: how many are another's by now
+redis.register_function{function_name = 'fleet_beat', flags = {'allow-oom'}, callback = function(keys, argv)
+  local lost = 0
+  for i = 3, #argv do
+    if owns(keys[1], argv[1], argv[2], argv[i]) then
+      redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[i], 'JUSTID')
+    else
+      lost = lost + 1
+    end
+  end
+  return lost
+end}
+
+-- gone consumer → nothing: never one with pending jobs, which would be thrown away with it.
+-- KEYS: 1 stream  ARGV: 1 group  2 one consumer, or '' for all that have been silent for 3 milliseconds
+-- Returns: how many were removed
+redis.register_function{function_name = 'fleet_retire', flags = {'allow-oom'}, callback = function(keys, argv)
+  local removed = 0
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], argv[1])) do
+    local isMeant = argv[2] == info[2] or argv[2] == '' and info[6] >= tonumber(argv[3])
+    if isMeant and info[4] == 0 then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], argv[1], info[2])
+      removed = removed + 1
+    end
+  end
+  return removed
+end}
+
+-- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
+-- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
+-- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
+-- since. Times of each step end in _ms.
+
+local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.exchange_order_id or ''} end
+
+local function journal(key)
+  local list, j = redis.call('HGETALL', key), {}
+  for i = 1, #list, 2 do j[list[i]] = list[i + 1] end
+  return j
+end
+
+-- What stands in the journal, for looking.
+-- KEYS: 1 journal
+-- Returns: {} or {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to
+--   accept it (0: over), since the first send, '1' when a cancel wants it gone else '', sends so far, absences so far}
+redis.register_function{function_name = 'fleet_journal_read', flags = {'no-writes'}, callback = function(keys)
+  local j = journal(keys[1])
+  if not j.state then return {} end
+  local list, time = standing(j), now()
+  list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
+  list[6] = time - tonumber(j.begun_ms or time)
+  list[7] = j.cancel_ms and '1' or ''
+  list[8] = tonumber(j.sends or 0)
+  list[9] = tonumber(j.absent or 0)
+  return list
+end}
+
+-- Opens the journal for a send: when there is none, when the last send was released, when it is the owner's own (the
+-- answer to its first call may have been lost, or the exchange refused the clock) and not noted uncertain, or when the
+-- order was found absent twice after the exchange could no longer accept it. A wanted cancel (but of the owner's own) or
+-- a pause comes first.
+-- KEYS: 1 journal  2 paused kinds
+-- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal  4 kind
+-- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
-  local found = redis.call('HMGET', keys[1], 'state', 'outcome', 'owner')
-  if not found[1] then
-    redis.call('HSET', keys[1], 'state', argv[1], 'begun_ms', argv[3], 'owner', argv[4])
-    redis.call('EXPIRE', keys[1], argv[2])
-    return {'begun', ''}
+  local j, time = journal(keys[1]), now()
+  local isFree = not j.state or j.state == 'released'
+  local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
+  local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
+    and time >= tonumber(j.send_until_ms)
+  if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
+  if j.cancel_ms and not isMine then
+    redis.call('HSET', keys[1], 'state', 'canceled')
+    return {'canceled', '', '', ''}
   end
-  if found[1] == argv[1] and found[3] == argv[4] and not found[2] then return {'begun', ''} end
-  return {found[1], found[2] or ''}
+  if redis.call('SISMEMBER', keys[2], argv[4]) == 1 then return {'paused'} end
+  redis.call('HSETNX', keys[1], 'begun_ms', time)
+  redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
+    'send_until_ms', time + tonumber(argv[2]), 'absent', 0)
+  redis.call('HDEL', keys[1], 'uncertain_ms')
+  redis.call('HINCRBY', keys[1], 'sends', 1)
+  redis.call('EXPIRE', keys[1], argv[3])
+  return {'begun'}
 end)
 
--- Writes how an order ended. What is known stays: 'unknown' never takes the place of another outcome.
--- KEYS: 1 order key  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 now, unix ms
--- Returns: the outcome JSON that stands
-redis.register_function('fleet_journal_end', function(keys, argv)
-  local found = redis.call('HMGET', keys[1], 'state', 'outcome')
-  if argv[1] == 'unknown' and found[2] and found[1] ~= 'unknown' then return found[2] end
-  redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', argv[4])
+-- Notes what was learnt of a send under way: 'released' it was certainly not executed, 'acknowledged' the exchange has
+-- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it. Absences less
+-- than a second apart count as one.
+-- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' is anybody's)  3 exchange order id of 'acknowledged'
+-- Returns: 1, or 0 when it does not fit the journal: nothing was done then
+redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
+  local j, time = journal(keys[1]), now()
+  if j.state ~= 'sending' or j.outcome then return 0 end
+  if argv[1] == 'absent' then
+    if time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
+    redis.call('HINCRBY', keys[1], 'absent', 1)
+  elseif j.owner ~= argv[2] or argv[1] == 'released' and j.exchange_order_id then
+    return 0
+  elseif argv[1] == 'released' then
+    redis.call('HSET', keys[1], 'state', 'released')
+  elseif argv[1] == 'acknowledged' then
+    redis.call('HSET', keys[1], 'exchange_order_id', argv[3])
+  end
+  redis.call('HSET', keys[1], argv[1] .. '_ms', time)
+  return 1
+end}
+
+-- Prevents an order that was not sent, and one that was from being sent again.
+-- KEYS: 1 journal  ARGV: 1 seconds to keep the journal
+-- Returns: {'canceled', '', …} prevented · {state, outcome JSON or '', …} of what stands
+redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
+  local j = journal(keys[1])
+  if not j.outcome then
+    redis.call('HSET', keys[1], 'cancel_ms', now())
+    if not j.state or j.state == 'released' then
+      redis.call('HSET', keys[1], 'state', 'canceled')
+      j.state = 'canceled'
+    end
+    redis.call('EXPIRE', keys[1], argv[1])
+  end
+  return standing(j)
+end}
+
+-- Writes how an order ended. What is known stays: only 'unknown' gives way to another outcome.
+-- KEYS: 1 journal  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 '1': only when no send is under way, ''
+-- Returns: the outcome JSON that stands, or the given one
+redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom'}, callback = function(keys, argv)
+  local j = journal(keys[1])
+  if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown') then return j.outcome end
+  if argv[4] == '1' and j.state and j.state ~= 'released' then return argv[2] end
+  redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', now())
   redis.call('EXPIRE', keys[1], argv[3])
   return argv[2]
+end}
+
+-- A person's word on an order that ended unknown.
+-- KEYS: 1 journal  2 result  ARGV: 1 state  2 outcome JSON  3 result JSON  4 seconds to keep both  5 the person's note
+-- Returns: 'settled', or the state that stands ('' for none) when it is not unknown: nothing was done then
+redis.register_function('fleet_journal_settle', function(keys, argv)
+  local state = redis.call('HGET', keys[1], 'state')
+  if state ~= 'unknown' then return state or '' end
+  redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'settled_ms', now(), 'note', argv[5])
+  redis.call('EXPIRE', keys[1], argv[4])
+  redis.call('SET', keys[2], argv[3], 'EX', argv[4])
+  return 'settled'
+end)
+
+-- Budgets: one key each with the time at which its bucket would be full again (GCRA), as ms with fractions. The gate is
+-- there while the exchange wants nobody to call.
+
+local function exact_now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + time[2] / 1000
+end
+
+local function fill(key, full_at, time)
+  redis.call('SET', key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - time) + 1000)
+end
+
+-- Takes what some calls of one kind cost, from all their budgets or none. A share below 1 leaves the rest of each bucket
+-- to calls of more weight. A call dearer than its share goes when the bucket is full.
+-- KEYS: 1 gate  2… budgets  ARGV: 1 most calls  2 share of the buckets, 0…1  3… of each budget: cost, burst, per second
+-- Returns: {calls granted, wait until the next could be, 1 when that is the gate's}
+redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'}, callback = function(keys, argv)
+  local closed = redis.call('PTTL', keys[1])
+  if closed > 0 then return {0, closed, 1} end
+  local time, granted, wait, full = exact_now(), tonumber(argv[1]), 0, {}
+  for i = 2, #keys do
+    local cost, burst, rate = tonumber(argv[3 * i - 3]), tonumber(argv[3 * i - 2]), tonumber(argv[3 * i - 1])
+    full[i] = math.max(tonumber(redis.call('GET', keys[i]) or 0), time)
+    local room = math.max(burst * argv[2], cost) - (full[i] - time) * rate / 1000
+    granted = math.min(granted, math.max(0, math.floor(room / cost + 1e-6)))
+    wait = math.max(wait, (cost - room) / rate * 1000)
+  end
+  if granted == 0 then return {0, math.ceil(wait), 0} end
+  for i = 2, #keys do
+    fill(keys[i], full[i] + granted * tonumber(argv[3 * i - 3]) / tonumber(argv[3 * i - 1]) * 1000, time)
+  end
+  return {granted, 0, 0}
+end}
+
+-- Gives back what calls that were not made had taken.
+-- KEYS: 1… budgets  ARGV: 1 calls  2… of each budget: cost, per second  Returns: 1
+redis.register_function{function_name = 'fleet_limit_give', flags = {'allow-oom'}, callback = function(keys, argv)
+  local time = exact_now()
+  for i = 1, #keys do
+    local full = tonumber(redis.call('GET', keys[i]) or 0) - argv[1] * argv[2 * i] / argv[2 * i + 1] * 1000
+    if full > time then fill(keys[i], full, time) else redis.call('DEL', keys[i]) end
+  end
+  return 1
+end}
+
+-- Takes up what the exchange says was used since its window began, when that is more than we know of. Never less.
+-- KEYS: 1 budget  ARGV: 1 used  2 length of the window, which begins at a multiple of it  3 per second
+-- Returns: 1 when it was more
+redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-oom'}, callback = function(keys, argv)
+  local time = exact_now()
+  local full = time - time % tonumber(argv[2]) + argv[1] / argv[3] * 1000
+  if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
+  fill(keys[1], full, time)
+  return 1
+end}
+
+-- Closes the gate, or keeps it closed for longer.
+-- KEYS: 1 gate  ARGV: 1 milliseconds  Returns: how long it is closed now
+redis.register_function{function_name = 'fleet_limit_close', flags = {'allow-oom'}, callback = function(keys, argv)
+  if redis.call('PTTL', keys[1]) < tonumber(argv[1]) then redis.call('SET', keys[1], 'closed', 'PX', argv[1]) end
+  return redis.call('PTTL', keys[1])
+end}
+
+-- Keeps tickers that are newer than what is there. A value is '<received ms> <JSON>'.
+-- KEYS: 1… cached tickers  ARGV: 1 seconds to keep them  2… received ms and JSON of each  Returns: how many were newer
+redis.register_function('fleet_cache_put', function(keys, argv)
+  local newer = 0
+  for i = 1, #keys do
+    local known = redis.call('GET', keys[i])
+    if not known or tonumber(string.match(known, '^%d+') or 0) <= tonumber(argv[2 * i]) then
+      redis.call('SET', keys[i], argv[2 * i] .. ' ' .. argv[2 * i + 1], 'EX', argv[1])
+      newer = newer + 1
+    end
+  end
+  return newer
 end)

@@ -81,6 +81,21 @@ struct ProducerTests {
             ["fetch-ticker", "binance", "BTC/USDT", "--timeout", "-1"],
             ["fetch-ticker", "binance", "BTC/USDT", "--id", "a b"],
             ["cancel-order", "binance", "BTC/USDT"], ["stats", "--what"], ["enqueue", "/nonexistent/file"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--in", "5x"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--in", "0"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--at", "tomorrow"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--at", "1764576000"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--in", "5m", "--at", "2026-12-01T08:00:00Z"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--in", "5m", "--deadline", "10"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--every", "5m", "--deadline", "1000"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--every", "5m", "--wait"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--every", "0.1s"],
+            ["submit-order", "binance", "BTC/USDT", "buy", "market", "1", "--every", "5m"],
+            ["cancel-order", "binance", "BTC/USDT", "a", "--every", "5m"],
+            ["dead", "replay"], ["dead", "purge", "--dry-run"],
+            ["dead", "list", "--kind", "fly"], ["delayed", "list", "ftx"], ["delayed", "remove", "binance"],
+            ["pause"], ["pause", "binance", "fly"], ["pause", "binance", "fetch_ticker", "--cancel-only"],
+            ["resume", "ftx"], ["order", "show", "binance"], ["order", "settle", "binance", "a", "lost"],
         ])
     func usage(_ arguments: [String]) async throws {
         let server = try await RedisServer()
@@ -104,7 +119,9 @@ struct ProducerTests {
         let directory = try TemporaryDirectory()
         for command in [
             [], ["fetch-ticker"], ["submit-order"], ["cancel-order"], ["refresh-cache"], ["enqueue"], ["stats"],
-            ["result"],
+            ["result"], ["delayed"], ["delayed", "list"], ["delayed", "remove"], ["dead"], ["dead", "list"],
+            ["dead", "show"], ["dead", "replay"], ["dead", "purge"], ["order"], ["order", "show"],
+            ["order", "settle"], ["pause"], ["resume"],
         ] {
             let program = try Program([Program.binaries + "/producer"] + command + ["--help"], in: directory)
             #expect(try await program.exited() == 0)
@@ -183,5 +200,127 @@ struct ProducerTests {
             return row?["waiting"].int == 0 && row?["consumers"].int == 1
         }
         withExtendedLifetime(worker) {}
+    }
+
+    @Test("a job whose id is there already is refused and told where it stands; an id whose result is gone is free")
+    func duplicates() async throws {
+        let stack = try await Stack()
+        let arguments = ["fetch-ticker", "kraken", "BTC/USD", "--id", "d-1", "--json"]
+        func expectRefused(_ place: String) async throws {
+            let again = try await stack.producer(arguments)
+            #expect(again.status == 1)
+            #expect(try JSONValue(again.output) == JSONValue(#"{"id":"d-1","duplicate":"\#(place)"}"#))
+            #expect(again.errors.contains("d-1") && again.errors.contains(place), "\(again.errors)")
+        }
+        #expect(try await stack.producer(arguments).status == 0)
+        try await expectRefused("queued")
+        let entry = try await stack.deliver(.kraken, .fetchTicker)
+        try await expectRefused("running")
+        let keys = Keys(.kraken)
+        try await stack.call(
+            "fleet_retry", [keys.jobs(.fetchTicker), keys.delayed, keys.marker("d-1"), keys.retries],
+            ["workers", "w", entry, "fetch_ticker", "d-1", "600000", "2", "1", "a line", "1"])
+        try await expectRefused("delayed")
+        try await stack.passTime(.kraken)
+        try await stack.promote(.kraken)
+        try await expectRefused("queued")
+        let second = try await stack.deliver(.kraken, .fetchTicker)
+        try await stack.call(
+            "fleet_finish", [keys.jobs(.fetchTicker), keys.result("d-1"), keys.marker("d-1")],
+            ["workers", "w", second, #"{"status":"ok"}"#, "60", "60"])
+        try await expectRefused("finished")
+        try await stack.command(["DEL", .text(keys.result("d-1"))])
+        let table = try await stack.producer(Array(arguments.dropLast()))
+        #expect(table.status == 0 && table.output == "d-1\n", "\(table.errors)")
+    }
+
+    @Test("a stream takes no more than FLEET_MAX_WAITING jobs, from commands and from files, and nothing is trimmed")
+    func full() async throws {
+        let stack = try await Stack()
+        let limit = ["FLEET_MAX_WAITING": "2"]
+        let ticker = ["fetch-ticker", "binance", "BTC/USDT"]
+        try await stack.push(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        #expect(try await stack.producer(ticker, input: "/dev/null", limit).status == 0)
+        let refused = try await stack.producer(ticker, input: "/dev/null", limit)
+        #expect(refused.status == 1 && refused.errors.contains("FULL"), "\(refused.errors)")
+        let lines = [
+            #"{"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT"}"#,
+            #"{"exchange":"kraken","kind":"fetch_ticker","symbol":"BTC/USD","id":"f-1"}"#,
+            #"{"exchange":"kraken","kind":"fetch_ticker","symbol":"BTC/USD","id":"f-1"}"#,
+            #"{"exchange":"kraken","kind":"refresh_cache"}"#,
+        ]
+        let file = try stack.directory.write(lines.joined(separator: "\n"), to: "jobs.jsonl")
+        let many = try await stack.producer(["enqueue", file], input: "/dev/null", limit)
+        #expect(many.status == 1 && many.output.contains("2 enqueued, 2 refused"), "\(many.output)\(many.errors)")
+        let errors = many.errors.split(separator: "\n")
+        #expect(errors.contains { $0.contains("line 1") && $0.contains("FULL") }, "\(errors)")
+        #expect(errors.contains { $0.contains("line 3") && $0.contains("queued") }, "\(errors)")
+        #expect(try await stack.command(["XLEN", "fleet:{binance}:jobs:fetch_ticker"]).int == 2)
+        #expect(try await stack.command(["XLEN", "fleet:{kraken}:jobs:fetch_ticker"]).int == 1)
+        for wrong in ["0", "many", "-1"] {
+            #expect(try await stack.producer(ticker, ["FLEET_MAX_WAITING": wrong]).status == 64)
+        }
+    }
+
+    @Test("pause stops all kinds, one kind, or all but cancels, and resume takes it back")
+    func pause() async throws {
+        let stack = try await Stack()
+        let steps: [([String], Set<String>)] = [
+            (["pause", "kraken"], ["cancel_order", "submit_order", "fetch_ticker", "refresh_cache"]),
+            (["pause", "kraken", "--cancel-only"], ["submit_order", "fetch_ticker", "refresh_cache"]),
+            (["resume", "kraken", "fetch_ticker"], ["submit_order", "refresh_cache"]),
+            (["pause", "kraken", "cancel_order"], ["submit_order", "refresh_cache", "cancel_order"]),
+            (["resume", "kraken"], []),
+        ]
+        for (arguments, expected) in steps {
+            let finished = try await stack.producer(arguments)
+            #expect(finished.status == 0, "\(finished.errors)")
+            let names = expected.isEmpty ? "nothing" : expected.sorted().joined(separator: ", ")
+            #expect(finished.output == "kraken paused: \(names)\n")
+            let members = try await stack.command(["SMEMBERS", .text(Keys(.kraken).paused)]).array ?? []
+            #expect(Set(members.compactMap(\.text)) == expected)
+            let rows = try JSONValue(try await stack.producer(["stats", "--json"]).output).list
+            let paused = rows.filter { $0["paused"] == .bool(true) }
+            #expect(Set(paused.compactMap { $0["kind"].text }) == expected)
+            #expect(paused.allSatisfy { $0["exchange"].text == "kraken" })
+        }
+    }
+
+    @Test("stats counts delayed and dead jobs by kind, and oldest is the first job that waits, not one that runs")
+    func statsByKind() async throws {
+        let stack = try await Stack()
+        func row(_ kind: Kind) async throws -> JSONValue {
+            let rows = try JSONValue(try await stack.producer(["stats", "--json"]).output).list
+            return try #require(
+                rows.first { $0["exchange"].text == "kraken" && $0["kind"].text == kind.rawValue })
+        }
+        try await stack.bury("s-1", .submitOrder, reason: "unknown")
+        try await stack.bury("s-2", .fetchTicker, reason: "attempts")
+        try await stack.bury("s-3", .fetchTicker, reason: "attempts")
+        #expect(try await stack.producer(["refresh-cache", "kraken", "--every", "1h", "--in", "1h"]).status == 0)
+        #expect(try await row(.submitOrder)["dead"].int == 1)
+        #expect(try await row(.fetchTicker)["dead"].int == 2)
+        #expect(try await row(.fetchTicker)["delayed"].int == 0)
+        #expect(try await row(.refreshCache)["delayed"].int == 1)
+
+        // The first job is a day old and runs; the second is an hour old and waits.
+        let key = RedisArgument.text(Keys(.kraken).jobs(.cancelOrder))
+        for hours in [24, 1] {
+            let id = "\(wallClockMs() - Int64(hours) * 3_600_000)-0"
+            try await stack.command(["XADD", key, .text(id), "symbol", "BTC/USD", "order_id", "x"])
+        }
+        #expect(try await row(.cancelOrder)["oldest_ms"].int ?? 0 >= 86_400_000)
+        try await stack.deliver(.kraken, .cancelOrder)
+        let both = try await row(.cancelOrder)
+        #expect(both["waiting"].int == 1 && both["in_flight"].int == 1 && both["consumers"].int == 1)
+        #expect((3_600_000..<86_400_000).contains(both["oldest_ms"].int ?? 0))
+        try await stack.deliver(.kraken, .cancelOrder)
+        #expect(try await row(.cancelOrder)["oldest_ms"].isNull)
+
+        // More than are counted by kind: the first row has them all.
+        let adds = (0..<10_001).map { RedisCommand(["ZADD", .text(Keys(.kraken).delayed), 1, .text("\($0)")]) }
+        #expect(await stack.pipeline(adds).allSatisfy { $0.error == nil })
+        #expect(try await row(.cancelOrder)["delayed"].int == 10_002)
+        #expect(try await row(.refreshCache)["delayed"].isNull)
     }
 }

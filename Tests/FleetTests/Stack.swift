@@ -77,15 +77,29 @@ final class Stack: Sendable {
         ].merging(more) { $1 }
     }
 
+    /// Starts a worker's process and waits for nothing.
+    func launch(_ more: [String: String] = [:]) throws -> Program {
+        try Program([Program.binaries + "/worker"], environment: environment(more), in: directory)
+    }
+
     /// Starts a worker and waits until all its lanes are ready.
     func worker(_ more: [String: String] = [:]) async throws -> Worker {
-        let program = try Program([Program.binaries + "/worker"], environment: environment(more), in: directory)
+        let program = try launch(more)
         let port = try await eventually("the worker serves metrics: \(program.errors)") {
             program.errors.firstMatch(of: /"metrics served".*"port":"(\d+)"/).flatMap { Int($0.1) }
         }
         let worker = Worker(program: program, metricsPort: port)
         try await eventually("the worker is ready") { try await Self.get(port, "/readyz")?.status == 200 }
         return worker
+    }
+
+    /// The sum of a worker's figures whose name and labels match.
+    static func figure(_ worker: Worker, _ pattern: String) async throws -> Double {
+        let page = try #require(try await get(worker.metricsPort, "/metrics"))
+        return try String(decoding: page.body, as: UTF8.self).split(separator: "\n")
+            .filter { try $0.contains(Regex(pattern)) }.reduce(0) {
+                $0 + (Double($1.split(separator: " ").last ?? "") ?? 0)
+            }
     }
 
     static func get(_ port: Int, _ path: String) async throws -> HTTPResponse? {
@@ -152,6 +166,60 @@ final class Stack: Sendable {
         .array?.count ?? 0
     }
 
+    static func key(_ exchange: Exchange, _ name: String) -> RedisArgument {
+        .text("fleet:{\(exchange.rawValue)}:\(name)")
+    }
+
+    /// What `fleet_enqueue` answers. `due`: unix ms, 0 now; `every`: ms, 0 once.
+    @discardableResult
+    func enqueue(
+        _ exchange: Exchange, _ kind: Kind, _ fields: [String: String], due: Int64 = 0, every: Int = 0
+    ) async throws -> [String] {
+        let reply = try await command(Self.enqueueing(exchange, kind, fields, due: due, every: every))
+        return (reply.array ?? []).compactMap(\.text)
+    }
+
+    static func enqueueing(
+        _ exchange: Exchange, _ kind: Kind, _ fields: [String: String], due: Int64 = 0, every: Int = 0
+    ) -> RedisCommand {
+        let (keys, id) = (Keys(exchange), fields["id"] ?? "")
+        let head: [RedisArgument] = [
+            .text(Keys.group), .text(kind.rawValue), .text(id), 1_000_000, .int(Int(due)), 0, .int(every),
+        ]
+        let own = fields.filter { $0.key != "id" }.flatMap { [RedisArgument.text($0.key), .text($0.value)] }
+        return FunctionLibrary.command(
+            "fleet_enqueue", [keys.jobs(kind), keys.delayed, keys.marker(id), keys.result(id)], head + own)
+    }
+
+    /// Name and value pairs, as a stream entry and a hash have them.
+    static func pairs(_ list: [RedisValue]) -> [String: String] {
+        let texts = list.map { $0.text ?? $0.int.map(String.init) ?? "" }
+        return Dictionary(stride(from: 0, to: texts.count - 1, by: 2).map { (texts[$0], texts[$0 + 1]) }) { $1 }
+    }
+
+    /// The dead jobs, oldest first; `entry` is added to the fields of each.
+    func dead(_ exchange: Exchange) async throws -> [[String: String]] {
+        (try await command(["XRANGE", Self.key(exchange, "dead"), "-", "+"]).array ?? []).compactMap(\.array).map {
+            Self.pairs($0[1].array ?? []).merging(["entry": $0[0].text ?? ""]) { $1 }
+        }
+    }
+
+    func journal(_ exchange: Exchange, _ id: String) async throws -> [String: String] {
+        Self.pairs(try await command(["HGETALL", Self.key(exchange, "order:" + id)]).array ?? [])
+    }
+
+    /// Makes a journal by hand.
+    func journal(_ exchange: Exchange, _ id: String, _ fields: [String: String]) async throws {
+        try await command(
+            RedisCommand(["HSET", Self.key(exchange, "order:" + id)]) + fields.flatMap { [$0.key, $0.value] })
+    }
+
+    /// How many entries have ever been added to a stream.
+    func added(_ exchange: Exchange, _ kind: Kind) async throws -> Int {
+        let info = try await command(["XINFO", "STREAM", Self.key(exchange, "jobs:" + kind.rawValue)])
+        return Int(Self.pairs(info.array ?? [])["entries-added"] ?? "") ?? 0
+    }
+
     // MARK: - Simulator
 
     /// Switches faults of the simulator, e.g. `{"error_rate":1}`.
@@ -175,6 +243,9 @@ final class Stack: Sendable {
         let id = apis.first { $0.exchange == exchange }?.clientOrderId(jobId: jobId)
         return all.filter { $0["client_order_id"].text == id }
     }
+
+    /// What the simulator has counted: `refused_for_limits`, `over_limit`, `bans`, `requests` …
+    func statistics(_ exchange: Exchange) async throws -> JSONValue { try await audit("stats")[exchange.rawValue] }
 
     /// How many requests have come to the endpoints whose name contains the text.
     func requests(_ exchange: Exchange, _ endpoint: String) async throws -> Int {

@@ -21,14 +21,6 @@ func permit(_ breaker: inout Breaker, _ time: ContinuousClock.Instant) throws ->
     return try #require(permit)
 }
 
-/// A limiter of buckets, each with what it holds and what flows in a second.
-func limiter(_ limits: [(capacity: Double, perSecond: Double)]) -> Limiter {
-    let limits = limits.enumerated().map { index, limit in
-        Limit(name: "limit\(index)", capacity: limit.capacity, perSecond: limit.perSecond)
-    }
-    return Limiter(limits, at: at(0))
-}
-
 func cache(capacity: Int) -> Cache<String, Int> { Cache(capacity: capacity) }
 
 func job(_ kind: Kind, _ fields: [String: String], entryId: String = "1700000000000-0") -> Job {

@@ -32,6 +32,9 @@ package final class RedisServer: Sendable {
     /// Ends the server at once, as a crash would.
     package func kill() { program.stop() }
 
+    /// Stops or continues it, or what else a signal does.
+    package func signal(_ number: Int32) { program.signal(number) }
+
     /// A new, empty server in the place of a killed one.
     package func restarted() async throws -> RedisServer { try await RedisServer(options, in: directory) }
 }

@@ -1,0 +1,643 @@
+import Exchanges
+import Redis
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Function library: jobs", .timeLimit(.minutes(1)))
+struct FunctionLibraryTests {
+    @Test("an older library is replaced, a newer one is left alone, and a lost one is loaded by the next call")
+    func versions() async throws {
+        let server = try await FunctionServer()
+        let other = { (version: Int) in
+            "#!lua name=fleet\nredis.register_function('fleet_version', function() return \(version) end)"
+        }
+        let version = { try await server.redis("FCALL", "fleet_version", "0").int }
+        let ours = try #require(try await version())
+        try await server.redis("FUNCTION", "LOAD", "REPLACE", other(ours - 1))
+        try await FunctionLibrary.load(into: server.client)
+        #expect(try await version() == ours)
+        #expect(try await server.redis("FCALL", "fleet_journal_read", "1", "none") == .array([]))
+        try await server.redis("FUNCTION", "LOAD", "REPLACE", other(ours + 1))
+        try await FunctionLibrary.load(into: server.client)
+        #expect(try await version() == ours + 1)
+        try await server.redis("FUNCTION", "FLUSH")
+        #expect(try await server.call("fleet_nonce", ["nonce"], []).text != nil)
+        #expect(try await version() == ours)
+    }
+
+    @Test("nonces only grow, also past one that is ahead of the clock")
+    func nonces() async throws {
+        let server = try await FunctionServer()
+        let nonce = { try await server.call("fleet_nonce", [server.keys.nonce], []).text ?? "" }
+        let (first, second) = (try await nonce(), try await nonce())
+        #expect(first.count == 16 && second > first)
+        try await server.redis("SET", server.keys.nonce, "8999999999999998")
+        #expect(try await nonce() == "8999999999999999")
+    }
+
+    // MARK: - The fence
+
+    enum Step: String, CaseIterable { case finish, bury, retry, putAside }
+
+    private func take(_ step: Step, _ entry: String, by consumer: String, on server: FunctionServer) async throws
+        -> Int?
+    {
+        switch step {
+        case .finish: try await server.finish(entry, by: consumer, reply: server.keys.reply("r"))
+        case .bury: try await server.bury(entry, by: consumer)
+        case .retry: try await server.retry(entry, by: consumer)
+        case .putAside: try await server.retry(entry, by: consumer, wait: 0, counts: false)
+        }
+    }
+
+    @Test("who lost a delivery, has finished it, or never had it, changes nothing", arguments: Step.allCases)
+    func fence(_ step: Step) async throws {
+        let server = try await FunctionServer()
+        let entry = try await server.delivered()
+        try await server.steal(entry)
+        let before = try await server.everything()
+        #expect(try await take(step, entry, by: "a", on: server) == 0)
+        #expect(try await take(step, entry, by: "stranger", on: server) == 0)
+        #expect(try await take(step, "1-1", by: "a", on: server) == 0)
+        #expect(try await server.everything() == before)
+        #expect(try await take(step, entry, by: "thief", on: server) != 0)
+        let after = try await server.everything()
+        #expect(try await take(step, entry, by: "thief", on: server) == 0)
+        #expect(try await server.everything() == after)
+        try await server.redis("FLUSHALL")
+        #expect(try await take(step, entry, by: "thief", on: server) == 0)
+        #expect(try await server.redis("DBSIZE").int == 0)
+    }
+
+    @Test("a heartbeat renews what is the consumer's own, counts the others, and steals nothing back")
+    func beat() async throws {
+        let server = try await FunctionServer()
+        let (mine, lost) = (try await server.delivered(), try await server.delivered())
+        let stream = server.keys.jobs(.fetchTicker)
+        try await server.steal(lost)
+        for entry in [mine, lost] {
+            let owner = entry == mine ? "a" : "thief"
+            try await server.redis("XCLAIM", stream, Keys.group, owner, "0", entry, "IDLE", "7200000", "JUSTID")
+        }
+        let beat = try await server.call(
+            "fleet_beat", [stream], [.text(Keys.group), "a", .text(mine), .text(lost), "1-1"])
+        #expect(beat.int == 2)
+        let claimed = try await server.claim(lease: FunctionServer.hour).entries
+        #expect(claimed.map(\.entry) == [lost])
+        #expect(try await server.redis("XPENDING", stream, Keys.group, mine, mine, "1").array?.first?.texts[1] == "a")
+        // A lease renewed is not a delivery.
+        #expect(try await server.claim().entries.first { $0.entry == mine }?.deliveries == 2)
+    }
+
+    @Test("claim goes on from its cursor, counts deliveries, and forgets what was deleted")
+    func claim() async throws {
+        let server = try await FunctionServer()
+        var entries: [String] = []
+        for _ in 0..<5 { entries.append(try await server.delivered()) }
+        #expect(try await server.claim(lease: FunctionServer.hour).entries.isEmpty)
+        let first = try await server.claim(most: 2)
+        #expect(first.entries.map(\.entry) == Array(entries[..<2]) && first.cursor == entries[2])
+        #expect(first.entries.map(\.deliveries) == [2, 2])
+        #expect(field("symbol", of: first.entries[0].fields) == "X")
+        try await server.redis("XDEL", server.keys.jobs(.fetchTicker), entries[3])
+        let second = try await server.claim(cursor: first.cursor)
+        #expect(second.entries.map(\.entry) == [entries[2], entries[4]] && second.cursor == "0-0")
+        #expect(try await server.claim(by: "c").entries.map(\.deliveries) == [3, 3, 3, 3])
+    }
+
+    @Test("retire removes the consumers that are gone, never one with pending jobs")
+    func retire() async throws {
+        let server = try await FunctionServer()
+        let stream = server.keys.jobs(.fetchTicker)
+        let retire = { (name: String, silence: Int) in
+            try await server.call("fleet_retire", [stream], [.text(Keys.group), .text(name), .int(silence)]).int
+        }
+        let entry = try await server.delivered()
+        for name in ["b", "c", "d"] { try await server.redis("XGROUP", "CREATECONSUMER", stream, Keys.group, name) }
+        #expect(try await retire("a", 0) == 0)
+        #expect(try await retire("", FunctionServer.hour) == 0)
+        #expect(try await retire("b", 0) == 1)
+        #expect(try await retire("", 0) == 2)
+        #expect(try await server.redis("XINFO", "CONSUMERS", stream, Keys.group).array?.count == 1)
+        #expect(try await server.finish(entry) == 1)
+        #expect(try await retire("a", 0) == 1)
+    }
+
+    // MARK: - Enqueuing
+
+    @Test("an id is refused wherever its job is, and accepted again when nothing of it is left")
+    func duplicates() async throws {
+        let server = try await FunctionServer()
+        let entry = try await server.enqueue("x")[1]
+        #expect(try await server.enqueue("x") == ["duplicate", "queued"])
+        #expect(try await server.enqueue("x", kind: .refreshCache) == ["duplicate", "queued"])
+        #expect(try await server.read() == [entry])
+        #expect(try await server.enqueue("x") == ["duplicate", "running"])
+        _ = try #require(try await server.retry(entry, id: "x"))
+        #expect(try await server.enqueue("x") == ["duplicate", "delayed"])
+        try await ripen(server)
+        #expect(try await server.promote().first == 1)
+        #expect(try await server.enqueue("x") == ["duplicate", "queued"])
+        let again = try #require(try await server.read().first)
+        #expect(try await server.enqueue("x") == ["duplicate", "running"])
+        #expect(try await server.finish(again, id: "x") == 1)
+        #expect(try await server.enqueue("x") == ["duplicate", "finished"])
+        try await server.redis("DEL", server.keys.result("x"))
+        #expect(try await server.enqueue("x")[0] == "queued")
+        let last = try #require(try await server.read().first)
+        #expect(try await server.finish(last, id: "x", ttl: 0) == 1)
+        #expect(try await server.enqueue("x", wait: FunctionServer.hour) == ["delayed", "x"])
+        #expect(try await server.enqueue("x") == ["duplicate", "delayed"])
+        #expect(try await server.enqueue("y")[0] == "queued")
+    }
+
+    @Test("a job that somebody deleted no longer stands in the way of its id")
+    func deleted() async throws {
+        let server = try await FunctionServer()
+        try await server.redis("XDEL", server.keys.jobs(.fetchTicker), try await server.enqueue("x")[1])
+        let entry = try await server.enqueue("x")[1]
+        #expect(try await server.read() == [entry])
+        try await server.redis("XDEL", server.keys.jobs(.fetchTicker), entry)
+        #expect(try await server.enqueue("x") == ["duplicate", "running"])
+        #expect(try await server.retry(entry, id: "x") == 0)
+        #expect(try await server.enqueue("x")[0] == "queued")
+    }
+
+    @Test("the marker of an id is only moved and removed by the job it stands for")
+    func foreignMarker() async throws {
+        let server = try await FunctionServer()
+        let entries = [try await server.delivered(["id", "x"]), try await server.delivered(["id", "x"])]
+        #expect(try await server.enqueue("x")[0] == "queued")
+        #expect(try await server.finish(entries[0], id: "x", ttl: 0) == 1)
+        #expect(try await server.enqueue("x") == ["duplicate", "queued"])
+        _ = try #require(try await server.retry(entries[1], id: "x"))
+        #expect(try await server.enqueue("x") == ["duplicate", "queued"])
+    }
+
+    @Test("a full stream refuses with an error and keeps what it has; delayed jobs do not count")
+    func full() async throws {
+        let server = try await FunctionServer()
+        for _ in 0..<2 { _ = try await server.enqueue(most: 2) }
+        let before = try await server.everything()
+        let refusal = await #expect(throws: RedisError.self) { _ = try await server.enqueue("x", most: 2) }
+        #expect(refusal?.code == .server("FULL"))
+        #expect(try await server.everything() == before)
+        #expect(try await server.enqueue("x", most: 2, wait: 1)[0] == "delayed")
+    }
+
+    @Test(
+        "a delayed job needs an id, and fields come in pairs, at most a thousand",
+        arguments: [
+            ("", FunctionServer.hour, 2), ("x", 0, 3), ("x", FunctionServer.hour, 3), ("", 0, 1),
+            ("x", FunctionServer.hour, 2002), ("x", 0, 9000),
+        ])
+    func refusals(_ id: String, _ wait: Int, _ count: Int) async throws {
+        let server = try await FunctionServer()
+        let before = try await server.everything()
+        let refusal = await #expect(throws: RedisError.self) {
+            _ = try await server.enqueue(id, wait: wait, (0..<count).map { .int($0) })
+        }
+        #expect(refusal?.code == .server(count == 2 ? "ID" : "FIELDS"))
+        #expect(try await server.everything() == before)
+    }
+
+    @Test("a job without fields is a job: refresh_cache needs none, now, later and again")
+    func noFields() async throws {
+        let server = try await FunctionServer()
+        #expect(try await server.enqueue("", [])[0] == "queued")
+        #expect(try await server.enqueue("once", due: 1, [])[0] == "delayed")
+        #expect(try await server.enqueue("often", every: FunctionServer.hour, [])[0] == "delayed")
+        #expect(try await server.promote().first == 2)
+        #expect(try await server.redis("XLEN", server.keys.jobs(.fetchTicker)).int == 3)
+    }
+
+    // MARK: - Finishing
+
+    @Test("finish answers, stores for its time and leaves nothing else behind")
+    func finish() async throws {
+        let server = try await FunctionServer()
+        let baseline = try #require(try await server.redis("DBSIZE").int)
+        let (keys, reply) = (server.keys, server.keys.reply("r"))
+        _ = try await server.enqueue("x")
+        let entry = try #require(try await server.read().first)
+        #expect(try await server.finish(entry, id: "x", ttl: 5, reply: reply) == 1)
+        #expect(try await server.redis("GET", keys.result("x")).text == "{}")
+        let life = try #require(try await server.redis("PTTL", keys.result("x")).int)
+        #expect((1...5000).contains(life))
+        #expect(try await server.redis("LRANGE", reply, "0", "-1").texts == ["{}"])
+        #expect((1...60).contains(try #require(try await server.redis("TTL", reply).int)))
+        try await server.redis("DEL", reply)
+        try await eventually("the result's time is over") {
+            try await server.redis("EXISTS", keys.result("x")).int == 0
+        }
+        #expect(try await server.redis("DBSIZE").int == baseline)
+        #expect(try await server.redis("XLEN", keys.jobs(.fetchTicker)).int == 0)
+    }
+
+    @Test("a reply key of another type is its owner's fault and does not keep the job")
+    func wrongReply() async throws {
+        let server = try await FunctionServer()
+        try await server.redis("SET", "text", "x")
+        let entry = try await server.delivered()
+        #expect(try await server.finish(entry, reply: "text") == 1)
+        #expect(try await server.redis("GET", "text").text == "x")
+        #expect(try await server.redis("GET", server.keys.result(entry)).text == "{}")
+    }
+
+    @Test("a Redis without memory refuses new jobs and sends, and lets running ones end")
+    func outOfMemory() async throws {
+        let server = try await FunctionServer(["--maxmemory-policy", "noeviction"])
+        var entries: [String] = []
+        for _ in 0..<4 { entries.append(try await server.delivered()) }
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        try await server.redis("CONFIG", "SET", "maxmemory", "1")
+        for refused in ["enqueue", "begin"] {
+            let refusal = await #expect(throws: RedisError.self) {
+                switch refused {
+                case "enqueue": _ = try await server.enqueue("x")
+                default: _ = try await begin("a", server.keys.order("p"), on: server)
+                }
+            }
+            #expect(refusal?.code == .server("OOM"), "\(refused)")
+        }
+        #expect(try await server.finish(entries[0]) == 1)
+        #expect(try await server.bury(entries[1]) == 1)
+        #expect(try await server.retry(entries[2]) != 0)
+        #expect(try await server.retry(entries[3], wait: 0, counts: false) != 0)
+        #expect(try await server.claim().entries.isEmpty)
+        #expect(try await server.promote().first == 0)
+        #expect(try await server.call("fleet_journal_note", [journal], ["acknowledged", "a", "77"]).int == 1)
+        #expect(try await server.call("fleet_journal_read", [journal], []).texts[3] == "77")
+        #expect(try await server.call("fleet_journal_end", [journal], ["accepted", "{}", 60]).text == "{}")
+    }
+
+    // MARK: - Retries, delays, dead letters
+
+    @Test("retries beyond the budget are spread, jobs put aside are not")
+    func budget() async throws {
+        let server = try await FunctionServer()
+        for _ in 0..<220 { _ = try await server.enqueue() }
+        let entries = try await server.read(most: 220)
+        try #require(entries.count == 220)
+        let start = try await now(server)
+        var dues: [Int] = []
+        for entry in entries[..<215] { dues.append(try #require(try await server.retry(entry, wait: 0))) }
+        let end = try await now(server)
+        #expect(dues[..<200].allSatisfy { (start...end).contains($0) })
+        // The last 15 are to be 50 ms apart, beginning with now.
+        let delayed = try #require(try await server.redis("ZCARD", server.keys.delayed).int)
+        #expect(delayed > 0 || end - start > 500)
+        #expect(dues[214] >= start + 14 * 50)
+        #expect((1...end - start + 12_000).contains(try await server.redis("PTTL", server.keys.retries).int ?? 0))
+        for entry in entries[215...] {
+            let due = try #require(try await server.retry(entry, wait: 0, counts: false))
+            #expect(due <= (try await now(server)))
+        }
+        #expect(try await server.redis("ZCARD", server.keys.delayed).int == delayed)
+        #expect(try await server.redis("XLEN", server.keys.jobs(.fetchTicker)).int == 220 - delayed)
+    }
+
+    @Test("a retry tells its attempt, its age and what went wrong; of a long story the end is kept")
+    func history() async throws {
+        let server = try await FunctionServer()
+        var entry = try await server.delivered(["symbol", "X", "fleet_attempt", "9", "id", ""])
+        for (attempt, line) in [(2, "first"), (3, ""), (4, String(repeating: "long ", count: 900))] {
+            #expect(try await server.retry(entry, id: "x", wait: 0, attempt: attempt, line: line) != 0)
+            entry = try #require(try await server.read().first)
+            let fields = try await server.entries(server.keys.jobs(.fetchTicker))[0]
+            #expect(field("fleet_attempt", of: fields) == "\(attempt)" && field("id", of: fields) == "x")
+            #expect(field("fleet_enqueued_ms", of: fields) == "77" && fields.count == 10)
+            if attempt < 4 { #expect(field("fleet_history", of: fields) == "first") }
+        }
+        #expect(try await server.bury(entry, id: "x", line: "last") == 1)
+        let fields = try await server.entries(server.keys.dead)[0]
+        let story = try #require(field("fleet_history", of: fields))
+        #expect(story.utf8.count == 4000 && story.hasSuffix("long \nlast"))
+        #expect(field("fleet_reason", of: fields) == "attempts" && field("fleet_worker", of: fields) == "a")
+        #expect(field("fleet_kind", of: fields) == "fetch_ticker" && field("symbol", of: fields) == "X")
+    }
+
+    /// Fields that may not be changed on the way: any bytes in name and value, and as many as a job may have.
+    static let payloads: [[(String, [UInt8])]] = [
+        [("garbage", Array(0...255)), ("\u{0}\"\\\n", [0xff, 0xfe, 0]), ("empty", []), ("null", Array("null".utf8))],
+        (0..<1000).map { ("field\($0)", [UInt8($0 % 256), UInt8($0 / 256)]) },
+    ]
+
+    @Test("any bytes and a thousand fields come through retry, promotion, the dead letters and back", arguments: 0...1)
+    func bytes(_ number: Int) async throws {
+        let server = try await FunctionServer()
+        let own = Self.payloads[number].flatMap { [RedisArgument.text($0.0), .bytes($0.1)] }
+        let expected = Self.payloads[number].flatMap { [RedisValue.bytes(Array($0.0.utf8)), .bytes($0.1)] }
+        let (jobs, dead) = (server.keys.jobs(.fetchTicker), server.keys.dead)
+        #expect(try await server.enqueue("x", due: 1, own)[0] == "delayed")
+        for _ in 0..<2 {
+            #expect(try await server.promote().first == 1)
+            #expect(try await server.entries(jobs).map { Array($0.prefix(expected.count)) } == [expected])
+            let entry = try #require(try await server.read().first)
+            #expect(try await server.retry(entry, id: "x", wait: FunctionServer.hour, line: "why") != 0)
+            try await ripen(server)
+        }
+        #expect(try await server.promote().first == 1)
+        var entry = try #require(try await server.read().first)
+        #expect(try await server.retry(entry, id: "x", wait: 0) != 0)
+        #expect(try await server.entries(jobs).map { Array($0.prefix(expected.count)) } == [expected])
+        entry = try #require(try await server.read().first)
+        #expect(try await server.bury(entry, id: "x", line: "why") == 1)
+        #expect(try await server.entries(dead).map { Array($0.prefix(expected.count)) } == [expected])
+        let dying = try #require(try await server.redis("XRANGE", dead, "-", "+").array?.first?.array?.first?.text)
+        let replay = try await server.call(
+            "fleet_replay", [dead, jobs, server.keys.marker("x"), server.keys.result("x")], [.text(dying)])
+        entry = try #require(try await server.read().first)
+        #expect(replay.text == entry)
+        let fields = try await server.entries(jobs)[0]
+        #expect(Array(fields.prefix(expected.count)) == expected && fields.count == expected.count + 6)
+        #expect(field("fleet_attempt", of: fields) == nil && field("fleet_enqueued_ms", of: fields) == "77")
+        #expect(field("fleet_history", of: fields)?.contains("why\nwhy\nwhy\nattempts; replayed at ") == true)
+        #expect(try await server.redis("XLEN", dead).int == 0)
+        #expect(try await server.redis("EXISTS", server.keys.result("x")).int == 0)
+        #expect(try await server.finish(entry, id: "x", ttl: 0) == 1)
+        try await server.redis("DEL", server.keys.retries)
+        // The streams, that of the dead letters too: an empty one stays.
+        #expect(try await server.redis("DBSIZE").int == Kind.allCases.count + 1)
+    }
+
+    @Test("what is buried is done and answered, and is not replayed while its id is at work again")
+    func replay() async throws {
+        let server = try await FunctionServer()
+        let (jobs, dead) = (server.keys.jobs(.fetchTicker), server.keys.dead)
+        _ = try await server.enqueue("x")
+        let first = try #require(try await server.read().first)
+        #expect(try await server.bury(first, id: "x") == 1)
+        #expect(try await server.enqueue("x") == ["duplicate", "finished"])
+        try await server.redis("DEL", server.keys.result("x"))
+        let dying = try #require(try await server.redis("XRANGE", dead, "-", "+").array?.first?.array?.first?.text)
+        let replay = {
+            try await server.call(
+                "fleet_replay", [dead, jobs, server.keys.marker("x"), server.keys.result("x")], [.text(dying)])
+        }
+        for wait in [0, FunctionServer.hour] {
+            _ = try await server.enqueue("x", wait: wait)
+            let before = try await server.everything()
+            let refusal = await #expect(throws: RedisError.self) { _ = try await replay() }
+            #expect(refusal?.code == .server("DUPLICATE"))
+            #expect(try await server.everything() == before)
+            if wait == 0 {
+                let entry = try #require(try await server.read().first)
+                #expect(try await server.finish(entry, id: "x", ttl: 0) == 1)
+            }
+        }
+        #expect(try await unschedule("x", on: server) == 1)
+        #expect(try await replay().text?.isEmpty == false)
+        #expect(try await replay().text == "")
+        #expect(try await server.enqueue("x") == ["duplicate", "queued"])
+    }
+
+    @Test("a schedule comes on its grid, once for all the times that were missed, until it is taken back")
+    func schedule() async throws {
+        let server = try await FunctionServer()
+        let (every, delayed) = (100_000_000_000, server.keys.delayed)
+        #expect(try await server.enqueue("s", every: every) == ["delayed", "s"])
+        #expect(try await server.enqueue("s", every: every) == ["duplicate", "delayed"])
+        #expect(try await server.redis("PTTL", server.keys.marker("s")).int == -1)
+        let member = try #require(try await server.redis("ZRANGE", delayed, "0", "-1").texts.first)
+        for _ in 0..<2 {
+            try await server.redis("ZADD", delayed, "7", member)
+            let reply = try await server.promote()
+            let score = try #require(
+                try await server.redis("ZSCORE", delayed, member).text.flatMap(Double.init).map { Int($0) })
+            let time = try await now(server)
+            #expect(score % every == 7 && score > time && score <= time + every)
+            #expect(reply[0] == 1 && abs(reply[1] - (score - time)) < 10_000)
+            #expect(try await server.promote().first == 0)
+        }
+        let jobs = try await server.entries(server.keys.jobs(.fetchTicker))
+        #expect(jobs.count == 2 && jobs.allSatisfy { field("id", of: $0) == nil })
+        #expect(try await unschedule("other", on: server) == 0)
+        #expect(try await unschedule("s", on: server) == 1)
+        #expect(try await server.promote() == [0, -1])
+        #expect(try await server.redis("EXISTS", server.keys.marker("s"), delayed).int == 0)
+    }
+
+    @Test("promotion takes what is due, oldest first, no more than asked for")
+    func promotion() async throws {
+        let server = try await FunctionServer()
+        for id in ["a", "b", "c", "later"] { _ = try await server.enqueue(id, wait: FunctionServer.hour) }
+        for member in try await server.redis("ZRANGE", server.keys.delayed, "0", "-1").texts {
+            guard let place = ["c", "a", "b"].firstIndex(where: { member.contains("\"\($0)\"") }) else { continue }
+            try await server.redis("ZADD", server.keys.delayed, "\(place)", member)
+        }
+        #expect(try await server.promote(most: 2) == [2, 0])
+        let reply = try await server.promote(most: 2)
+        #expect(reply[0] == 1 && reply[1] > FunctionServer.hour - 60_000)
+        let jobs = try await server.entries(server.keys.jobs(.fetchTicker))
+        #expect(jobs.map { field("id", of: $0) } == ["c", "a", "b"])
+        #expect(try await server.redis("ZCARD", server.keys.delayed).int == 1)
+    }
+
+    @Test("a delayed job that cannot be promoted stays and is not in the way of the others")
+    func blocked() async throws {
+        let server = try await FunctionServer()
+        let (delayed, wrong) = (server.keys.delayed, server.keys.jobs(.refreshCache))
+        try await server.redis("DEL", wrong)
+        try await server.redis("SET", wrong, "not a stream")
+        _ = try await server.enqueue("wrong", kind: .refreshCache, due: 1)
+        let garbage = [
+            "not JSON", "5", "[]", #"["fetch_ticker","x",0,{}]"#, #"["fetch_ticker","x",0,["odd"]]"#,
+            #"["unknown","x",0,["a","b"]]"#,
+            "[\"fetch_ticker\",\"x\",0,[\(Array(repeating: "\"a\"", count: 20_000).joined(separator: ","))]]",
+        ]
+        for member in garbage { try await server.redis("ZADD", delayed, "1", member) }
+        _ = try await server.enqueue("right", due: 1)
+        try await ripen(server)
+        #expect(try await server.promote().first == 1)
+        #expect(try await server.entries(server.keys.jobs(.fetchTicker)).map { field("id", of: $0) } == ["right"])
+        #expect(try await server.redis("ZCARD", delayed).int == garbage.count + 1)
+        // Once the stream is one again, the job comes.
+        try await server.redis("DEL", wrong)
+        try await ripen(server)
+        #expect(try await server.promote().first == 1)
+        #expect(try await server.entries(wrong).map { field("id", of: $0) } == ["wrong"])
+    }
+}
+
+/// Makes everything delayed due.
+private func ripen(_ server: FunctionServer) async throws {
+    for member in try await server.redis("ZRANGE", server.keys.delayed, "0", "-1").array ?? [] {
+        guard case .bytes(let bytes) = member else { continue }
+        _ = try await server.client.send(["ZADD", .text(server.keys.delayed), 1, .bytes(bytes)])
+    }
+}
+
+private func unschedule(_ id: String, on server: FunctionServer) async throws -> Int? {
+    try await server.call("fleet_unschedule", [server.keys.delayed, server.keys.marker(id)], [.text(id)]).int
+}
+
+/// Redis' clock in unix milliseconds.
+private func now(_ server: FunctionServer) async throws -> Int {
+    let time = try await server.redis("TIME").texts.compactMap(Int.init)
+    return time[0] * 1000 + time[1] / 1000
+}
+
+private func begin(
+    _ owner: String, _ journal: String, on server: FunctionServer, for time: Int = FunctionServer.hour
+) async throws -> [String] {
+    try await server.call(
+        "fleet_journal_begin", [journal, server.keys.paused], [.text(owner), .int(time), 600, "submit_order"]
+    ).texts
+}
+
+@Suite("Function library: the order journal", .timeLimit(.minutes(1)))
+struct JournalFunctionTests {
+    private func note(_ what: String, _ owner: String, _ journal: String, on server: FunctionServer) async throws
+        -> Int?
+    {
+        try await server.call("fleet_journal_note", [journal], [.text(what), .text(owner), "77"]).int
+    }
+
+    private func end(_ state: String, _ journal: String, on server: FunctionServer) async throws -> String? {
+        try await server.call("fleet_journal_end", [journal], [.text(state), .text("{\(state)}"), 600]).text
+    }
+
+    private func cancel(_ journal: String, on server: FunctionServer) async throws -> [String] {
+        try await server.call("fleet_journal_cancel", [journal], [600]).texts
+    }
+
+    private func read(_ journal: String, on server: FunctionServer) async throws -> [String] {
+        try await server.call("fleet_journal_read", [journal], []).texts
+    }
+
+    private func settle(_ journal: String, on server: FunctionServer) async throws -> String? {
+        try await server.call(
+            "fleet_journal_settle", [journal, server.keys.result("o")],
+            ["accepted", "{settled}", "{result}", 600, "me"]
+        ).text
+    }
+
+    @Test("a send is begun once; its owner may repeat the call, and anybody the send that was released")
+    func begun() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await read(journal, on: server) == [])
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await begin("b", journal, on: server) == ["sending", "", "a", ""])
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await note("released", "b", journal, on: server) == 0)
+        #expect(try await note("released", "a", journal, on: server) == 1)
+        #expect(try await begin("b", journal, on: server) == ["begun"])
+        #expect(try await note("uncertain", "a", journal, on: server) == 0)
+        let standing = try await read(journal, on: server)
+        #expect(standing.prefix(4) == ["sending", "", "b", ""] && standing[6] == "")
+        #expect((1...FunctionServer.hour).contains(Int(standing[4]) ?? 0))
+        #expect((1...600).contains(try await server.redis("TTL", journal).int ?? 0))
+    }
+
+    @Test("its own send is not repeated when nobody knows what became of it")
+    func uncertain() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await note("uncertain", "a", journal, on: server) == 1)
+        #expect(try await begin("a", journal, on: server)[0] == "sending")
+        // Once it is known not to be executed, it is the owner's again, and the call may be repeated.
+        #expect(try await note("released", "a", journal, on: server) == 1)
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+    }
+
+    @Test("found absent twice, a second apart, after the exchange can no longer accept it: then it may be sent again")
+    func absent() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await note("absent", "b", journal, on: server) == 0)
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await note("absent", "b", journal, on: server) == 0)
+        try await server.redis("HSET", journal, "absent", "2")
+        #expect(try await begin("b", journal, on: server)[0] == "sending")
+        try await server.redis("HSET", journal, "absent", "0", "send_until_ms", "1")
+        #expect(try await begin("b", journal, on: server)[0] == "sending")
+        #expect(try await note("absent", "b", journal, on: server) == 1)
+        #expect(try await note("absent", "c", journal, on: server) == 0)
+        #expect(try await begin("b", journal, on: server)[0] == "sending")
+        try await server.redis("HSET", journal, "absent_ms", "1")
+        #expect(try await note("absent", "c", journal, on: server) == 1)
+        #expect(try await begin("b", journal, on: server) == ["begun"])
+        #expect(try await begin("a", journal, on: server) == ["sending", "", "b", ""])
+        #expect(try await server.redis("HGET", journal, "sends").text == "2")
+        // The absences of the first send say nothing about the second.
+        try await server.redis("HSET", journal, "send_until_ms", "1")
+        #expect(try await begin("c", journal, on: server)[0] == "sending")
+    }
+
+    @Test("an acknowledged order is never sent again, whatever is noted after")
+    func acknowledged() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await note("acknowledged", "b", journal, on: server) == 0)
+        #expect(try await note("acknowledged", "a", journal, on: server) == 1)
+        #expect(try await begin("a", journal, on: server) == ["sending", "", "a", "77"])
+        #expect(try await note("released", "a", journal, on: server) == 0)
+        try await server.redis("HSET", journal, "send_until_ms", "1", "absent", "2")
+        for owner in ["a", "b"] { #expect(try await begin(owner, journal, on: server).last == "77") }
+    }
+
+    @Test("a cancel prevents the send that has not begun, and the next one of that which has")
+    func canceled() async throws {
+        let server = try await FunctionServer(streams: false)
+        let (first, second) = (server.keys.order("o"), server.keys.order("p"))
+        #expect(try await cancel(first, on: server) == ["canceled", "", "", ""])
+        #expect(try await begin("a", first, on: server)[0] == "canceled")
+        #expect(try await read(first, on: server)[6] == "1")
+        #expect(try await begin("a", second, on: server) == ["begun"])
+        #expect(try await cancel(second, on: server)[0] == "sending")
+        #expect(try await begin("b", second, on: server)[0] == "sending")
+        #expect(try await note("released", "a", second, on: server) == 1)
+        #expect(try await begin("b", second, on: server) == ["canceled", "", "", ""])
+        #expect(try await begin("a", second, on: server)[0] == "canceled")
+        #expect(try await end("canceled", second, on: server) == "{canceled}")
+        #expect(try await cancel(second, on: server) == ["canceled", "{canceled}", "a", ""])
+        for journal in [first, second] {
+            #expect((1...600).contains(try await server.redis("TTL", journal).int ?? 0))
+        }
+    }
+
+    @Test("a paused kind is not sent, and its journal stays as it was")
+    func paused() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        try await server.redis("SADD", server.keys.paused, "submit_order")
+        #expect(try await begin("a", journal, on: server) == ["paused"])
+        #expect(try await server.redis("EXISTS", journal).int == 0)
+        try await server.redis("SREM", server.keys.paused, "submit_order")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+    }
+
+    @Test("an outcome stays; unknown gives way to a definite one only, or to a person's word")
+    func outcomes() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await settle(journal, on: server) == "")
+        #expect(try await end("unknown", journal, on: server) == "{unknown}")
+        #expect(try await end("unknown", journal, on: server) == "{unknown}")
+        #expect(try await begin("a", journal, on: server).prefix(2) == ["unknown", "{unknown}"])
+        #expect(try await settle(journal, on: server) == "settled")
+        #expect(try await server.redis("HGET", journal, "note").text == "me")
+        #expect(try await server.redis("GET", server.keys.result("o")).text == "{result}")
+        #expect(try await settle(journal, on: server) == "accepted")
+        #expect(try await end("rejected", journal, on: server) == "{settled}")
+
+        let second = server.keys.order("p")
+        #expect(try await begin("a", second, on: server) == ["begun"])
+        #expect(try await end("unknown", second, on: server) == "{unknown}")
+        #expect(try await end("rejected", second, on: server) == "{rejected}")
+        for state in ["accepted", "unknown"] { #expect(try await end(state, second, on: server) == "{rejected}") }
+        for what in ["released", "acknowledged", "uncertain", "absent"] {
+            #expect(try await note(what, "a", second, on: server) == 0)
+        }
+        #expect(try await begin("a", second, on: server).prefix(2) == ["rejected", "{rejected}"])
+        #expect((1...600).contains(try await server.redis("TTL", second).int ?? 0))
+    }
+}

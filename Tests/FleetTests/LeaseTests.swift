@@ -1,0 +1,165 @@
+import Exchanges
+import Foundation
+import Redis
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Leases", .timeLimit(.minutes(3)))
+struct LeaseTests {
+    @Test("the jobs of a killed worker run again on another, each order once, and the consumers are the live workers")
+    func killed() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker()
+        for exchange in Exchange.allCases { _ = try await stack.run(exchange, .submitOrder, Stack.resting("before")) }
+        try await stack.control(#"{"latency_ms":4000}"#)
+        for exchange in Exchange.allCases {
+            try await stack.push(exchange, .submitOrder, Stack.market("o"))
+            try await stack.push(exchange, .fetchTicker, ["id": "t", "symbol": "BTC/USDT", "max_age_ms": "0"])
+            try await stack.push(exchange, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "before"])
+        }
+        for exchange in Exchange.allCases {
+            try await eventually("the first has all jobs") { try await stack.backlog(exchange).pending == 3 }
+        }
+        let second = try await stack.worker()
+        let killedMs = Int(wallClockMs())
+        first.program.stop()
+        try await stack.endFaults()
+        var latest = 0
+        for exchange in Exchange.allCases {
+            for id in ["t", "c", "o"] {
+                // An order whose request died with its worker is sent again only when it can no longer be accepted.
+                let result = try await stack.result(exchange, id, within: .seconds(id == "o" ? 60 : 30))
+                #expect(result["status"].text == "ok", "\(result)")
+                if id != "o" { latest = max(latest, (result["finished_ms"].int ?? 0) - killedMs) }
+            }
+            #expect(try await stack.orders(exchange, jobId: "o").count == 1)
+        }
+        #expect(latest < 30_000)
+        print("jobs of a killed worker were done after at most \(latest) ms (the promise: 15000 ms)")
+        for exchange in Exchange.allCases {
+            for kind in Kind.allCases {
+                try await eventually("\(exchange) \(kind) has one consumer", within: .seconds(60)) {
+                    try await stack.consumers(exchange, kind) == 1
+                }
+            }
+        }
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("a consumer that is silent goes when nothing is pending for it, and stays while something is")
+    func retired() async throws {
+        let (stack, stream) = (try await Stack(), Stack.key(.kraken, "jobs:fetch_ticker"))
+        // Nobody claims what is paused.
+        try await stack.command(["SADD", Stack.key(.kraken, "paused"), "fetch_ticker"])
+        try await stack.command(["XGROUP", "CREATE", stream, "workers", "0", "MKSTREAM"])
+        try await stack.push(.kraken, .fetchTicker, ["id": "held", "symbol": "BTC/USD"])
+        try await stack.command(["XREADGROUP", "GROUP", "workers", "holder", "STREAMS", stream, ">"])
+        try await stack.command(["XGROUP", "CREATECONSUMER", stream, "workers", "idler"])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken"])
+        func names() async throws -> Set<String> {
+            Set(
+                (try await stack.command(["XINFO", "CONSUMERS", stream, "workers"]).array ?? [])
+                    .compactMap { $0.array.map(Stack.pairs)?["name"] })
+        }
+        try await eventually("the idle one is gone", within: .seconds(60)) { try await !names().contains("idler") }
+        #expect(try await names().contains("holder"), "its job would be thrown away with it")
+        try await stack.command(["SREM", Stack.key(.kraken, "paused"), "fetch_ticker"])
+        #expect(try await stack.result(.kraken, "held")["status"].text == "ok")
+        try await eventually("the other is gone too") { try await !names().contains("holder") }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("jobs that run longer than a lease stay with their worker while it lives")
+    func longRunning() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(["FLEET_EXCHANGES": "kraken"])
+        let owner = try await stack.run(.kraken, .submitOrder, Stack.resting("before"))["worker"]
+        let sent = try await stack.requests(.kraken, "AddOrder")
+        // Calls with a nonce go one by one, so that the later orders wait in hand.
+        try await stack.control(#"{"latency_ms":3000}"#)
+        for index in 0..<6 { try await stack.push(.kraken, .submitOrder, Stack.market("l-\(index)")) }
+        try await eventually("the first has all orders") { try await stack.backlog(.kraken).pending == 6 }
+        let second = try await stack.worker(["FLEET_EXCHANGES": "kraken"])
+        try await eventually("a lease and half another have passed") {
+            try await stack.requests(.kraken, "AddOrder") >= sent + 5
+        }
+        let pending = try await stack.command([
+            "XPENDING", Stack.key(.kraken, "jobs:submit_order"), "workers", "-", "+", 10,
+        ])
+        let deliveries = (pending.array ?? []).compactMap { $0.array?.last?.int }
+        #expect(deliveries.allSatisfy { $0 == 1 } && !deliveries.isEmpty, "delivered \(deliveries) times")
+        try await stack.endFaults()
+        for index in 0..<6 {
+            let result = try await stack.result(.kraken, "l-\(index)")
+            #expect(result["status"].text == "ok" && result["worker"] == owner, "\(result)")
+            #expect(try await stack.orders(.kraken, jobId: "l-\(index)").count == 1)
+        }
+        for worker in [first, second] {
+            #expect(try await Stack.figure(worker, "^fleet_job_moves_total.*(claimed|fenced)") == 0)
+        }
+    }
+
+    @Test("a job delivered more than three times without an end is given up, as unknown where its order may exist")
+    func poison() async throws {
+        let stack = try await Stack()
+        let ticker = ["symbol": "BTC/USDT", "max_age_ms": "0", "note": "kept"]
+        let cases: [(id: String, kind: Kind, fields: [String: String], deliveries: Int, status: String)] = [
+            ("third", .fetchTicker, ticker, 2, "ok"), ("fourth", .fetchTicker, ticker, 3, "failed"),
+            ("unsent", .submitOrder, Stack.market("unsent"), 3, "failed"),
+            ("sending", .submitOrder, Stack.market("sending"), 3, "unknown"),
+            ("wanted", .submitOrder, Stack.market("wanted"), 2, "ok"),
+        ]
+        try await stack.journal(.binance, "sending", ["state": "sending", "owner": "ghost", "begun_ms": "1"])
+        for kind in [Kind.fetchTicker, .submitOrder] {
+            try await stack.command([
+                "XGROUP", "CREATE", Stack.key(.binance, "jobs:" + kind.rawValue), "workers", "0", "MKSTREAM",
+            ])
+        }
+        for (id, kind, fields, deliveries, _) in cases {
+            let stream = Stack.key(.binance, "jobs:" + kind.rawValue)
+            let entry = try await stack.push(.binance, kind, fields.merging(["id": id]) { $1 })
+            try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
+            try await stack.command([
+                "XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000, "RETRYCOUNT", .int(deliveries),
+            ])
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        for (id, _, _, _, status) in cases {
+            let result = try await stack.result(.binance, id)
+            #expect(result["status"].text == status, "\(result)")
+        }
+        let dead = try await stack.dead(.binance)
+        #expect(Set(dead.compactMap { $0["id"] }) == ["fourth", "unsent", "sending"])
+        for job in dead {
+            #expect(job["fleet_reason"] == "poison" && job["fleet_worker"]?.isEmpty == false, "\(job)")
+            #expect(job["fleet_history"]?.contains("delivered 4 times") == true, "\(job)")
+            let fields = cases.first { $0.id == job["id"] }?.fields ?? [:]
+            #expect(fields.allSatisfy { job[$0.key] == $0.value }, "its own fields: \(job)")
+        }
+        #expect(try await stack.orders(.binance).count == 1, "what may kill workers is not executed")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a stop that is cut off hands back no order that may be sent: the next owner asks, and it exists once")
+    func cutOff() async throws {
+        let stack = try await Stack()
+        let settings = ["FLEET_EXCHANGES": "binance"]
+        let first = try await stack.worker(settings.merging(["FLEET_DRAIN_TIMEOUT": "1"]) { $1 })
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"latency_ms":4000}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("cut"))
+        try await eventually("its send has begun") { try await stack.journal(.binance, "cut")["state"] == "sending" }
+        first.program.signal(SIGTERM)
+        _ = try await first.program.exited()
+        #expect(try await stack.backlog(.binance).pending == 1, "it stays the stopped worker's")
+        #expect(try await stack.command(["ZCARD", Stack.key(.binance, "delayed")]) == .integer(0))
+        try await stack.endFaults()
+        let second = try await stack.worker(settings)
+        let result = try await stack.result(.binance, "cut", within: .seconds(60))
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "cut").count == 1)
+        withExtendedLifetime(second) {}
+    }
+}

@@ -1,0 +1,272 @@
+import Exchanges
+import Foundation
+import Redis
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Orders: what must never go wrong", .serialized, .timeLimit(.minutes(3)))
+struct OrderSafetyTests {
+    private func sends(_ stack: Stack, _ exchange: Exchange) async throws -> Int {
+        try await stack.requests(exchange, Stack.orderEndpoint[exchange] ?? "")
+    }
+
+    private func cancel(_ id: String, of order: String) -> [String: String] {
+        ["id": id, "symbol": "BTC/USDT", "order_id": order]
+    }
+
+    // MARK: - A Redis that forgets
+
+    @Test(
+        "a Redis that may forget gets no orders, but tickers, until it is set right",
+        arguments: [
+            ("appendonly", "no", "yes", "appendonly is off"),
+            ("maxmemory-policy", "allkeys-lru", "noeviction", "maxmemory-policy is allkeys-lru"),
+        ])
+    func volatileRedis(_ setting: String, _ bad: String, _ good: String, _ says: String) async throws {
+        let stack = try await Stack(redisOptions: ["--" + setting, bad])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let trusting = try await stack.worker(["FLEET_EXCHANGES": "bybit", "FLEET_VOLATILE_ORDERS": "yes"])
+        let refused = try await stack.run(.binance, .submitOrder, Stack.market("v-1"))
+        #expect(refused["status"].text == "rejected" && refused["error"]["code"].text == "volatile_redis", "\(refused)")
+        for word in [says, "expected " + (setting == "appendonly" ? "on" : good), "FLEET_VOLATILE_ORDERS"] {
+            #expect(refused["error"]["message"].text?.contains(word) == true, "\(refused)")
+        }
+        #expect(try await sends(stack, .binance) == 0)
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+        #expect(try await stack.run(.bybit, .submitOrder, Stack.market("v-1"))["status"].text == "ok")
+        try await stack.command(["CONFIG", "SET", .text(setting), .text(good)])
+        try await eventually("the worker has noticed") { worker.program.errors.contains(#""what":"taken again""#) }
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("v-2"))["status"].text == "ok")
+        let first = try await stack.run(.binance, .submitOrder, Stack.market("v-1"))
+        #expect(first["error"]["code"].text == "volatile_redis", "an id keeps its first outcome")
+        try await stack.command(["CONFIG", "SET", .text(setting), .text(bad)])
+        try await eventually("the worker has noticed") {
+            worker.program.errors.components(separatedBy: #""what":"refused: \#(says)"#).count == 3
+        }
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("v-3"))["status"].text == "rejected")
+        #expect(try await stack.orders(.binance).count == 1)
+        withExtendedLifetime(trusting) {}
+    }
+
+    // MARK: - A person's limits
+
+    @Test("FLEET_MAX_ORDER_NOTIONAL refuses what is worth more, and what is paid in another currency")
+    func notional() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_MAX_ORDER_NOTIONAL": "USDT=50"])
+        let cases: [(fields: [String: String], says: [String]?)] = [
+            (Stack.resting("n-0"), nil), (Stack.resting("n-1").merging(["amount": "0.002"]) { $1 }, ["'0.002'", "50"]),
+            (Stack.market("n-2").merging(["amount": "0.0005"]) { $1 }, nil), (Stack.market("n-3"), ["'0.001'", "50"]),
+            (Stack.market("n-4").merging(["symbol": "ETH/BTC", "amount": "0.01"]) { $1 }, ["'ETH/BTC'", "USDT"]),
+        ]
+        for (fields, says) in cases {
+            let result = try await stack.run(.binance, .submitOrder, fields)
+            #expect(result["status"].text == (says == nil ? "ok" : "rejected"), "\(result)")
+            guard let says else { continue }
+            #expect(result["error"]["code"].text == "order_notional")
+            for word in says + ["expected"] {
+                #expect(result["error"]["message"].text?.contains(word) == true, "\(result)")
+            }
+        }
+        #expect(try await sends(stack, .binance) == 2)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "a limit that is no amount ends the worker at its start with a sentence",
+        arguments: ["50", "USDT", "USDT=", "USDT=x", "USDT=-5", "USDT=0", "USDT=1e3", "USDT=5000,BTC"])
+    func badNotional(_ value: String) async throws {
+        let directory = try TemporaryDirectory()
+        let program = try Program(
+            [Program.binaries + "/worker"], environment: ["FLEET_MAX_ORDER_NOTIONAL": value], in: directory)
+        #expect(try await program.exited() == 64)
+        let wrong = value.split(separator: ",").last ?? ""
+        #expect(program.errors.contains("FLEET_MAX_ORDER_NOTIONAL='\(wrong)': expected a currency and a decimal"))
+    }
+
+    // MARK: - Pause and resume
+
+    @Test("a paused kind is not read, an order in hand does not begin, cancels go through, and resume lets all go on")
+    func paused() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        // The first order of a lane has to ask for the market list.
+        try await stack.control(#"{"latency_ms":1500}"#)
+        for exchange in Exchange.allCases { try await stack.push(exchange, .submitOrder, Stack.market("hand")) }
+        for exchange in Exchange.allCases {
+            try await eventually("it is in hand") { try await stack.backlog(exchange).pending == 1 }
+            try await stack.command(["SADD", Stack.key(exchange, "paused"), "submit_order"])
+        }
+        for exchange in Exchange.allCases {
+            try await eventually("it is put aside, and no other is read") {
+                try await stack.command(["ZCARD", Stack.key(exchange, "delayed")]) == .integer(1)
+            }
+            #expect(try await sends(stack, exchange) == 0)
+            #expect(try await stack.journal(exchange, "hand").isEmpty)
+        }
+        try await stack.endFaults()
+        try await eventually("every lane says so") {
+            worker.program.errors.components(separatedBy: #""what":"submit_order""#).count == 4
+        }
+        for exchange in Exchange.allCases {
+            try await stack.push(exchange, .submitOrder, Stack.market("waiting"))
+            try await stack.push(exchange, .submitOrder, Stack.market("canceled"))
+            let result = try await stack.run(exchange, .cancelOrder, cancel("c", of: "canceled"))
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "canceled", "\(result)")
+            #expect(try await stack.run(exchange, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+            try await eventually("the first has come back to its stream") {
+                try await stack.backlog(exchange).entries == 3
+            }
+            #expect(try await stack.backlog(exchange).pending == 0, "none is read")
+            #expect(try await sends(stack, exchange) == 0)
+            try await stack.command(["SREM", Stack.key(exchange, "paused"), "submit_order"])
+        }
+        for exchange in Exchange.allCases {
+            for id in ["hand", "waiting"] {
+                let result = try await stack.result(exchange, id)
+                #expect(result["status"].text == "ok" && result["attempt"].int == 1, "\(result)")
+                #expect(try await stack.orders(exchange, jobId: id).count == 1)
+            }
+            #expect(try await stack.result(exchange, "canceled")["data"]["status"].text == "canceled")
+            #expect(try await sends(stack, exchange) == 2)
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    // MARK: - First outcomes
+
+    @Test("an order that was refused answers the same id with its first outcome, whatever is asked then")
+    func firstOutcome() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        let cases: [(id: String, change: [String: String], status: String, sends: Int)] = [
+            ("rule", ["amount": "0.000000001"], "rejected", 0), ("funds", ["amount": "70"], "rejected", 1),
+            ("late", ["deadline_ms": "1"], "expired", 0), ("market", ["symbol": "NO/SUCH"], "rejected", 0),
+        ]
+        for exchange in Exchange.allCases {
+            for (id, change, status, count) in cases {
+                let before = try await sends(stack, exchange)
+                let fields = Stack.resting(id).merging(change) { $1 }
+                let first = try await stack.run(exchange, .submitOrder, fields)
+                #expect(first["status"].text == status, "\(first)")
+                try await stack.command(["DEL", Stack.key(exchange, "result:" + id)])
+                let again = try await stack.run(exchange, .submitOrder, Stack.market(id))
+                #expect(again["status"].text == status && again["error"] == first["error"], "\(first) \(again)")
+                #expect(try await sends(stack, exchange) == before + count)
+            }
+            #expect(try await stack.orders(exchange).isEmpty)
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    // MARK: - Uncertain orders
+
+    @Test("an order proven absent is sent once more after the exchange's window; one that is canceled meanwhile is not")
+    func provenAbsent() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        for exchange in Exchange.allCases { _ = try await stack.run(exchange, .submitOrder, Stack.resting("before")) }
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        for exchange in Exchange.allCases {
+            for id in ["again", "gone"] { try await stack.push(exchange, .submitOrder, Stack.market(id)) }
+        }
+        for exchange in Exchange.allCases {
+            try await eventually("both sends are uncertain") {
+                let journals = [try await stack.journal(exchange, "again"), try await stack.journal(exchange, "gone")]
+                return journals.allSatisfy { $0["uncertain_ms"] != nil }
+            }
+        }
+        try await stack.endFaults()
+        for exchange in Exchange.allCases {
+            try await stack.push(exchange, .cancelOrder, cancel("c", of: "gone"))
+        }
+        for (exchange, api) in zip(Exchange.allCases, try Configuration([:]).apis) {
+            let result = try await stack.result(exchange, "again", within: .seconds(60))
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+            let orders = try await stack.orders(exchange, jobId: "again")
+            let journal = try await stack.journal(exchange, "again")
+            #expect(orders.count == 1 && journal["sends"] == "2", "\(journal)")
+            let waited = (orders.first?["accepted_ms"].int ?? 0) - (journal["begun_ms"].flatMap { Int($0) } ?? 0)
+            #expect(waited >= Int(api.acceptance / .milliseconds(1)), "\(waited) ms after the first send")
+            for id in ["gone", "c"] {
+                let result = try await stack.result(exchange, id)
+                #expect(result["status"].text == "ok" && result["data"]["status"].text == "canceled", "\(result)")
+            }
+            #expect(try await stack.orders(exchange, jobId: "gone").isEmpty)
+            #expect(try await sends(stack, exchange) == 4, "one before, two that were lost, one again")
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order that is shown late ends ok with its fill, whether its answer was lost or only acknowledged")
+    func shownLate() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        for exchange in Exchange.allCases { _ = try await stack.run(exchange, .submitOrder, Stack.resting("before")) }
+        try await stack.control(#"{"query_lag_ms":3000}"#)
+        for exchange in Exchange.allCases { try await stack.push(exchange, .submitOrder, Stack.market("told")) }
+        for exchange in Exchange.allCases {
+            try await eventually("it has been taken") { try await stack.orders(exchange, jobId: "told").count == 1 }
+        }
+        try await stack.control(#"{"drop_after_rate":1}"#)
+        for exchange in Exchange.allCases { try await stack.push(exchange, .submitOrder, Stack.market("lost")) }
+        for exchange in Exchange.allCases {
+            try await eventually("its answer is lost") {
+                try await stack.journal(exchange, "lost")["uncertain_ms"] != nil
+            }
+        }
+        try await stack.control(#"{"drop_after_rate":0}"#)
+        for exchange in Exchange.allCases {
+            for id in ["told", "lost"] {
+                let result = try await stack.result(exchange, id)
+                #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+                #expect(result["data"]["filled"].double == 0.001 && result["data"]["average_price"].double != nil)
+                #expect(try await stack.orders(exchange, jobId: id).count == 1)
+            }
+            #expect(try await sends(stack, exchange) == 3)
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "an order that the exchange does not show ends unknown, stays so when asked again, and is taken up once shown")
+    func unknown() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker()
+        for exchange in Exchange.allCases {
+            let first = try await stack.run(exchange, .submitOrder, Stack.market("u"))
+            let id = try #require(first["data"]["exchange_order_id"].text)
+            // The state of a worker that has got no further than the acknowledgement, long ago.
+            try await stack.command(["DEL", Stack.key(exchange, "order:u"), Stack.key(exchange, "result:u")])
+            try await stack.journal(
+                exchange, "u",
+                [
+                    "state": "sending", "owner": "ghost 0-1", "begun_ms": "1", "sent_ms": "1", "send_until_ms": "2",
+                    "sends": "1", "absent": "0", "exchange_order_id": id,
+                ])
+        }
+        try await stack.control(#"{"query_lag_ms":600000}"#)
+        for round in 1...2 {
+            for exchange in Exchange.allCases {
+                let asked = try await stack.requests(exchange, "rder")
+                let result = try await stack.run(exchange, .submitOrder, Stack.market("u"))
+                #expect(
+                    result["status"].text == "unknown" && result["error"]["code"].text == "order_unknown", "\(result)")
+                #expect(result["data"]["client_order_id"].text?.isEmpty == false, "what to look for")
+                #expect(try await stack.requests(exchange, "rder") > asked, "asked once more")
+                let dead = try await stack.dead(exchange)
+                #expect(dead.count == round && dead.allSatisfy { $0["fleet_reason"] == "unknown" }, "\(dead)")
+                try await stack.command(["DEL", Stack.key(exchange, "result:u")])
+            }
+        }
+        try await stack.endFaults()
+        for exchange in Exchange.allCases {
+            let result = try await stack.run(exchange, .submitOrder, Stack.market("u"))
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+            #expect(try await sends(stack, exchange) == 1)
+        }
+        withExtendedLifetime(worker) {}
+    }
+}

@@ -1,0 +1,183 @@
+import Exchanges
+import Foundation
+import Redis
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Troubles of Redis", .serialized, .timeLimit(.minutes(3)))
+struct RedisTroubleTests {
+    /// What happens in the middle of work.
+    enum Trouble: CaseIterable { case killed, paused, frozen, replica, busy, loading, password, functions }
+
+    private static let exchanges = [Exchange.binance, .kraken]
+
+    private func push(_ stack: Stack, _ name: String, _ count: Int) async throws {
+        for exchange in Self.exchanges {
+            for index in 0..<count {
+                try await stack.push(exchange, .submitOrder, Stack.market("\(name)-o-\(index)"))
+                let fields = ["id": "\(name)-t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"]
+                try await stack.push(exchange, .fetchTicker, fields)
+            }
+        }
+    }
+
+    private func cli(_ stack: Stack, _ arguments: [String]) throws -> Program {
+        let socket = stack.directory.file("redis.sock")
+        return try Program(
+            ["redis-cli", "-s", socket, "--no-auth-warning", "-a", "one"] + arguments, in: stack.directory)
+    }
+
+    /// Brings the trouble about and ends it, when the worker's log shows that it has met it.
+    private func meet(_ trouble: Trouble, _ stack: Stack, _ worker: Stack.Worker) async throws {
+        func says(_ text: String) async throws {
+            try await eventually("the log says \(text)") { worker.program.errors.contains(text) }
+        }
+        switch trouble {
+        case .killed:
+            for round in 0..<5 {
+                try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                try await eventually("all are back") {
+                    worker.program.errors.components(separatedBy: "redis connected").count == 5 + 4 * (round + 1)
+                }
+            }
+        case .paused:
+            // Longer than any call waits.
+            try await stack.command(["CLIENT", "PAUSE", 8000, "ALL"])
+            try await says("redis away")
+            _ = await stack.pipeline([["PING"]])
+        case .frozen:
+            stack.redis.withLock { $0 }.signal(SIGSTOP)
+            try await says("redis away")
+            #expect(try await Stack.get(worker.metricsPort, "/readyz")?.status == 503)
+            stack.redis.withLock { $0 }.signal(SIGCONT)
+        case .replica:
+            try await stack.command(["REPLICAOF", "127.0.0.1", "1"])
+            try await says("READONLY")
+            try await stack.command(["REPLICAOF", "NO", "ONE"])
+        case .busy:
+            let script = try cli(stack, ["EVAL", "while true do end", "0"])
+            try await says("BUSY")
+            let end = try cli(stack, ["SCRIPT", "KILL"])
+            _ = try await end.exited()
+            _ = try await script.exited()
+        case .loading:
+            for start in stride(from: 0, to: 10_000, by: 1000) {
+                _ = await stack.pipeline((start..<start + 1000).map { ["SET", "filler", .int($0)] })
+            }
+            try await stack.restartRedis()
+            try await says("LOADING")
+        case .password:
+            try await stack.command(["CONFIG", "SET", "requirepass", "two"])
+            try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            try await eventually("it has tried to log in with the old one") {
+                try await stack.command(["ACL", "LOG"]).array?.isEmpty == false
+            }
+            try await stack.command(["CONFIG", "SET", "requirepass", "one"])
+        case .functions:
+            for index in 0..<10 {
+                try await stack.command(["FUNCTION", "FLUSH"])
+                _ = try await stack.result(.binance, "before-t-\(index)")
+            }
+        }
+    }
+
+    @Test(
+        "a worker waits for Redis, says so once a change, stays alive, and then does every job, each order once",
+        arguments: Trouble.allCases)
+    func trouble(_ trouble: Trouble) async throws {
+        let stack = try await Stack(
+            redisOptions: ["--requirepass", "one", "--busy-reply-threshold", "100"]
+                // Each command of the log takes a millisecond to load, and the server answers once a thousand.
+                + (trouble == .loading ? ["--key-load-delay", "1000"] : []),
+            redisUser: ":one@")
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance,kraken"])
+        let alive = Task {
+            var sick = 0
+            while !Task.isCancelled {
+                let isWell = try await Stack.get(worker.metricsPort, "/healthz")?.status == 200
+                if !isWell, !Task.isCancelled { sick += 1 }
+                try? await Task.sleep(for: .milliseconds(50))
+            }
+            return sick
+        }
+        try await stack.control(#"{"latency_ms":50}"#)
+        try await push(stack, "before", 20)
+        _ = try await stack.result(.kraken, "before-t-0")
+        try await meet(trouble, stack, worker)
+        try await push(stack, "after", 5)
+        try await stack.endFaults()
+        for exchange in Self.exchanges {
+            for (name, count) in [("before", 20), ("after", 5)] {
+                for index in 0..<count {
+                    let order = try await stack.result(exchange, "\(name)-o-\(index)", within: .seconds(60))
+                    #expect(order["status"].text == "ok", "\(order)")
+                    #expect(try await stack.result(exchange, "\(name)-t-\(index)")["status"].text == "ok")
+                    #expect(try await stack.orders(exchange, jobId: "\(name)-o-\(index)").count == 1)
+                }
+            }
+            try await eventually("nothing is left") { try await stack.backlog(exchange) == (0, 0) }
+        }
+        alive.cancel()
+        #expect(try await alive.value == 0, "the loops turned all the time")
+        let lines = worker.program.errors.split(separator: "\n").filter { !$0.contains(#""level":"info""#) }
+        // Without its time.
+        let said = Dictionary(grouping: lines) { $0.drop { $0 != "," } }
+        for (line, times) in said { #expect(times.count <= (trouble == .killed ? 6 : 2), "\(line)") }
+        #expect(lines.count <= (trouble == .killed ? 60 : 14), "\(lines.joined(separator: "\n"))")
+        #expect(!worker.program.errors.contains("\"one\"") && !worker.program.errors.contains(":one@"))
+    }
+
+    @Test("a full Redis: what waits is done and its memory freed, cancels go through, no order begins")
+    func full() async throws {
+        let stack = try await Stack()
+        let settings = ["FLEET_EXCHANGES": "binance,kraken"]
+        let first = try await stack.worker(settings)
+        for exchange in Self.exchanges {
+            _ = try await stack.run(exchange, .submitOrder, Stack.resting("rests"))
+            for kind in ["fetch_ticker", "submit_order", "cancel_order"] {
+                try await stack.command(["SADD", Stack.key(exchange, "paused"), .text(kind)])
+            }
+        }
+        try await eventually("all is paused") {
+            first.program.errors.components(separatedBy: "cancel_order,fetch_ticker,submit_order").count == 3
+        }
+        for exchange in Self.exchanges {
+            let commands = (0..<500).map { index in
+                Stack.append(
+                    exchange, .fetchTicker,
+                    [("id", "t-\(index)"), ("symbol", "BTC/USDT"), ("note", String(repeating: "x", count: 2000))]
+                        .map { ($0.0, Array($0.1.utf8)) })
+            }
+            #expect(await stack.pipeline(commands).allSatisfy { $0.error == nil })
+            try await stack.push(
+                exchange, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "rests"])
+            try await stack.push(exchange, .submitOrder, Stack.market("late"))
+            try await stack.enqueue(
+                exchange, .cancelOrder, ["id": "c-2", "symbol": "BTC/USDT", "order_id": "never"],
+                due: wallClockMs() + 500)
+        }
+        try await stack.command(["CONFIG", "SET", "maxmemory", "1"])
+        // A worker that comes now, and one whose connections break, serve all the same.
+        let second = try await stack.worker(settings)
+        try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+        for exchange in Self.exchanges { try await stack.command(["DEL", Stack.key(exchange, "paused")]) }
+        for exchange in Self.exchanges {
+            for id in ["t-0", "t-499", "c", "c-2"] {
+                let result = try await stack.result(exchange, id)
+                #expect(result["status"].text == "ok", "\(result)")
+            }
+            try await eventually("the streams are empty but for the order") {
+                try await stack.backlog(exchange).entries <= 1
+            }
+            #expect(try await stack.requests(exchange, Stack.orderEndpoint[exchange] ?? "") == 1)
+        }
+        try await stack.command(["CONFIG", "SET", "maxmemory", "0"])
+        for exchange in Self.exchanges {
+            #expect(try await stack.result(exchange, "late")["status"].text == "ok")
+        }
+        withExtendedLifetime((first, second)) {}
+    }
+}
