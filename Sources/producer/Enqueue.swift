@@ -10,7 +10,8 @@ struct Enqueue: AsyncParsableCommand {
         discussion: """
             A line is one job, its fields as text or whole numbers:
               {"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT","max_age_ms":0}
-            Lines that are no job are refused with their number and the reason, and the others enqueued.
+            Lines that are no job, whose id is there already or whose stream is full are refused with their number
+            and the reason, and the others enqueued.
             """)
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
@@ -23,15 +24,16 @@ struct Enqueue: AsyncParsableCommand {
             }
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
+        let most = try maxWaiting()
         let redis = try await openRedis()
-        defer { redis.close() }
+        try await FunctionLibrary.load(into: redis)
         var (number, sent, refused, read) = (0, 0, 0, 0)
         var batch: [(line: Int, command: RedisCommand)] = []
         func flush() async {
             for (reply, entry) in zip(await redis.pipeline(batch.map { $0.command }, timeout: .seconds(30)), batch) {
-                if let error = reply.error {
+                if let reason = reply.error?.message ?? duplicate(reply).map({ "the id is there already: \($0)" }) {
                     refused += 1
-                    complain("line \(entry.line): \(error.message)")
+                    complain("line \(entry.line): \(reason)")
                 } else {
                     sent += 1
                 }
@@ -44,7 +46,7 @@ struct Enqueue: AsyncParsableCommand {
             read += line.utf8.count + 1
             guard !line.allSatisfy(\.isWhitespace) else { continue }
             do throws(Refusal) {
-                batch.append((number, try Self.command(line)))
+                batch.append((number, try Self.command(line, most)))
             } catch {
                 refused += 1
                 complain("line \(number): \(error.message)")
@@ -57,7 +59,7 @@ struct Enqueue: AsyncParsableCommand {
         if refused > 0 { throw ExitCode(1) }
     }
 
-    private static func command(_ line: String) throws(Refusal) -> RedisCommand {
+    private static func command(_ line: String, _ most: Int) throws(Refusal) -> RedisCommand {
         func refuse(_ message: String) -> Refusal { Refusal(code: "malformed_job", message) }
         guard let object = (try? JSONSerialization.jsonObject(with: Data(line.utf8))) as? [String: Any] else {
             throw refuse("not a JSON object")
@@ -78,7 +80,7 @@ struct Enqueue: AsyncParsableCommand {
                 "kind: '\(object["kind"] ?? "")'; expected \(Kind.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         if let sentence = refusal(exchange, kind, fields) { throw refuse(sentence) }
-        return append(exchange, kind, fields)
+        return enqueue(exchange, kind, fields, most: most)
     }
 
     /// A bar on a terminal; nothing where the error output is a file.

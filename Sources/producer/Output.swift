@@ -5,12 +5,22 @@ internal import Foundation
 internal import NIOPosix
 internal import Redis
 
-/// One connection to the Redis of `REDIS_URL`. - Throws: exit code 1 after a sentence that says what is wrong.
-func openRedis() async throws -> RedisConnection {
+/// A connection to the Redis of `REDIS_URL`. - Throws: exit code 1 (64: the address) after a sentence that says what is
+/// wrong.
+func openRedis() async throws -> RedisClient {
     do throws(RedisError) {
         let url = try RedisURL(ProcessInfo.processInfo.environment["REDIS_URL"] ?? "redis://127.0.0.1:6379")
-        return try await RedisConnection.connect(
-            to: url, on: MultiThreadedEventLoopGroup.singleton.next(), name: "producer")
+        let (changes, told) = AsyncStream.makeStream(of: RedisClient.Change.self)
+        let redis = RedisClient(url: url, loop: MultiThreadedEventLoopGroup.singleton.next(), name: "producer") {
+            told.yield($0)
+        }
+        Task { await redis.run() }
+        for await change in changes {
+            if case .lost(let error) = change { throw error }
+            break
+        }
+        try? await redis.connected()
+        return redis
     } catch {
         complain(error.message)
         throw ExitCode(error.code == .invalidURL ? 64 : 1)
@@ -28,13 +38,99 @@ func refusal(_ exchange: Exchange, _ kind: Kind, _ fields: [(String, String)]) -
     return nil
 }
 
-func append(_ exchange: Exchange, _ kind: Kind, _ fields: [(String, String)]) -> RedisCommand {
-    ["XADD", .text(Keys(exchange).jobs(kind)), "*"] + fields.flatMap { [$0.0, $0.1] }
+/// The most entries a stream may have when a job comes. - Throws: exit code 64 for a limit that is none.
+func maxWaiting() throws -> Int {
+    let text = ProcessInfo.processInfo.environment["FLEET_MAX_WAITING"] ?? ""
+    guard let number = text.isEmpty ? 1_000_000 : Int(text), (1...1_000_000_000).contains(number) else {
+        throw ValidationError("FLEET_MAX_WAITING='\(text)': expected a whole number from 1 to 1000000000")
+    }
+    return number
+}
+
+/// The call that adds a job, its id among the fields where it has one. Times are unix milliseconds and milliseconds;
+/// 0 stands for none. It needs the function library.
+func enqueue(
+    _ exchange: Exchange, _ kind: Kind, _ fields: [(String, String)], most: Int, dueAt: Int = 0, wait: Int = 0,
+    every: Int = 0
+) -> RedisCommand {
+    let keys = Keys(exchange)
+    let id = fields.last { $0.0 == "id" }?.1 ?? ""
+    let head: RedisCommand = [
+        "FCALL", "fleet_enqueue", 4, .text(keys.jobs(kind)), .text(keys.delayed), .text(keys.marker(id)),
+        .text(keys.result(id)), .text(Keys.group), .text(kind.rawValue), .text(id), .int(most), .int(dueAt),
+        .int(wait), .int(every),
+    ]
+    return head + fields.filter { $0.0 != "id" }.flatMap { [$0.0, $0.1] }
+}
+
+/// Where the job stands that has the id already, by the answer of `fleet_enqueue`; nil: it was taken.
+func duplicate(_ reply: RedisValue) -> String? {
+    reply.array?.first?.text == "duplicate" ? reply.array?.last?.text : nil
+}
+
+/// Names and values of a stream entry or a hash, in their order.
+func pairs(_ reply: RedisValue?) -> [(name: String, value: String)] {
+    let texts = reply?.array?.map { $0.text ?? "" } ?? []
+    return stride(from: 0, to: texts.count - 1, by: 2).map { (texts[$0], texts[$0 + 1]) }
+}
+
+func object(_ json: String?) -> [String: Any] {
+    (try? JSONSerialization.jsonObject(with: Data((json ?? "").utf8))) as? [String: Any] ?? [:]
+}
+
+func text(_ object: [String: Any]) -> String {
+    let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes]
+    let data = try? JSONSerialization.data(withJSONObject: object, options: options)
+    return String(decoding: data ?? Data(), as: UTF8.self)
+}
+
+/// Prints objects as one JSON array, one a line, or some of their members as a table: times (ms) in words, `-` for
+/// what is not there.
+func show(_ objects: [[String: Any]], _ columns: [String], asJSON: Bool) {
+    if asJSON { return print("[" + objects.map(text).joined(separator: ",\n") + "]") }
+    let rows = objects.map { object in
+        columns.map { name in
+            switch object[name] {
+            case let ms as Int where name.hasSuffix("_ms"): span(ms)
+            case let flag as Bool: flag ? "yes" : "-"
+            case nil, is NSNull: "-"
+            case let value?: "\(value)"
+            }
+        }
+    }
+    print(table([columns.map { $0.replacing("_ms", with: "").replacing("_", with: " ") }] + rows))
+}
+
+/// A length of time on the command line: 90s, 5m, 2h, 1d; a plain number is seconds. At most a year.
+struct Span: ExpressibleByArgument {
+    let ms: Int
+
+    init?(argument: String) {
+        let unit = argument.last.flatMap { ["s": 1.0, "m": 60, "h": 3600, "d": 86_400][$0] }
+        guard let number = Double(unit == nil ? argument : String(argument.dropLast())),
+            (0.001...31_536_000).contains(number * (unit ?? 1))
+        else { return nil }
+        ms = Int(number * (unit ?? 1) * 1000)
+    }
+}
+
+/// A length of time (ms) by its two largest units: `1h 5m`, `30s`.
+func span(_ ms: Int) -> String {
+    let units = Duration.UnitsFormatStyle.units(
+        allowed: [.days, .hours, .minutes, .seconds], width: .narrow, maximumUnitCount: 2,
+        fractionalPart: .hide(rounded: .down))
+    return Duration.milliseconds(ms).formatted(units.locale(Locale(identifier: "en_US")))
+}
+
+/// A time (unix ms) in UTC: `2026-12-01T08:00:00.250Z`.
+func utc(_ ms: Int) -> String {
+    let seconds = Date(timeIntervalSince1970: Double(ms / 1000)).formatted(.iso8601)
+    return seconds.dropLast() + String(format: ".%03dZ", ms % 1000)
 }
 
 /// Prints a result, as it is or as a table. - Throws: exit code 1 when the job did not end `ok`.
 func show(_ result: String, asJSON: Bool) throws {
-    let object = (try? JSONSerialization.jsonObject(with: Data(result.utf8))) as? [String: Any] ?? [:]
+    let object = object(result)
     if asJSON {
         print(result)
     } else {

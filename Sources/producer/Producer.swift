@@ -13,19 +13,49 @@ struct Producer: AsyncParsableCommand {
             Redis is taken from REDIS_URL (redis://127.0.0.1:6379 when unset). Exchanges: binance, bybit, kraken.
             Exit codes: 0 done, 1 the job ended otherwise than ok, 2 timed out waiting, 64 usage.
 
+            Jobs
               producer fetch-ticker binance BTC/USDT --wait
               producer submit-order kraken BTC/USD buy limit 0.01 --price 50000 --id my-1 --wait
               producer cancel-order kraken BTC/USD my-1 --wait
+              producer refresh-cache binance --every 30s --id refresh
+              producer fetch-ticker bybit ETH/USDT --in 5m
               producer enqueue jobs.jsonl
+              producer result kraken my-1
+            Operating
               producer stats
+              producer delayed list
+              producer delayed remove binance refresh
+              producer dead list --exchange kraken --older-than 1h
+              producer dead replay --reason attempts --dry-run
+              producer order show kraken my-1
+              producer order settle kraken my-1 filled --note "by hand"
+              producer pause binance --cancel-only
+              producer resume binance
+
+            A job whose id is queued, running or delayed is refused, and one whose result
+            is still there; so is a job for a stream of FLEET_MAX_WAITING (1000000) jobs.
             """,
         subcommands: [
-            FetchTicker.self, SubmitOrder.self, CancelOrder.self, RefreshCache.self, ShowResult.self, Stats.self,
-            Enqueue.self,
+            FetchTicker.self, SubmitOrder.self, CancelOrder.self, RefreshCache.self, Enqueue.self, ShowResult.self,
+            Stats.self, Delayed.self, Dead.self, OrderCommand.self, Pause.self, Resume.self,
         ])
 }
 
 extension Exchange: ExpressibleByArgument {}
+extension Kind: ExpressibleByArgument {}
+
+/// A point in time on the command line, in unix milliseconds: ISO 8601 with its zone, or the number itself. Smaller
+/// numbers would be seconds, which nothing else here is in.
+struct Instant: ExpressibleByArgument {
+    let ms: Int
+
+    init?(argument: String) {
+        let date = try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(argument)
+        let ms = date.map { ($0.timeIntervalSince1970 * 1000).rounded() } ?? Double(argument) ?? 0
+        guard (1e12..<1e13).contains(ms) else { return nil }
+        self.ms = Int(ms)
+    }
+}
 
 /// What every job can have.
 struct JobOptions: ParsableArguments {
@@ -37,6 +67,9 @@ struct JobOptions: ParsableArguments {
     @Option(help: "Do not execute after this many seconds from now.") var deadline: Double?
     @Option(help: "Executions to try before the job fails (default 5).") var maxAttempts: Int?
     @Option(help: "Seconds to keep the result; 0: none.") var resultTtl: Int?
+    @Option(name: .customLong("in"), help: "Due after 90s, 5m, 2h or 1d; a plain number is seconds.") var delay: Span?
+    @Option(help: "Due at an ISO 8601 time with its zone (2026-12-01T08:00:00Z) or unix milliseconds.") var at: Instant?
+    @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
 
     func validate() throws {
         guard (0.001...86_400).contains(timeout) else {
@@ -45,26 +78,50 @@ struct JobOptions: ParsableArguments {
         guard (deadline ?? 0) >= 0, (deadline ?? 0) < 1e9 else {
             throw ValidationError("--deadline: expected seconds from 0")
         }
+        if delay != nil, at != nil { throw ValidationError("--in and --at: expected one of them") }
+        guard let every else { return }
+        if every.ms < 1000 { throw ValidationError("--every: expected at least 1s") }
+        if wait { throw ValidationError("--wait: a job with --every never ends; expected one of them") }
+        if deadline != nil {
+            throw ValidationError("--deadline: would end every repetition; expected none with --every")
+        }
     }
 
     /// Enqueues the job; with `--wait` waits for its result. Fields without a value are left out.
     func send(_ exchange: Exchange, _ kind: Kind, _ own: [(String, String?)]) async throws {
-        let id = self.id ?? (kind == .submitOrder ? UUID().uuidString.lowercased() : nil)
-        let keys = Keys(exchange)
-        let replyTo = wait ? keys.reply(UUID().uuidString) : nil
-        let deadlineMs = deadline.map { "\(wallClockMs() + Int64($0 * 1000))" }
+        if every != nil, kind.isTrading {
+            throw ValidationError(
+                "--every: orders and cancels are not repeated; expected fetch-ticker or refresh-cache")
+        }
+        let isDelayed = delay != nil || at != nil || every != nil
+        let id = self.id ?? (kind == .submitOrder || isDelayed ? UUID().uuidString.lowercased() : nil)
+        let replyTo = wait ? Keys(exchange).reply(UUID().uuidString) : nil
+        let now = Int(wallClockMs())
+        let deadlineMs = deadline.map { now + Int($0 * 1000) }
+        if let deadlineMs, deadlineMs <= delay.map({ now + $0.ms }) ?? at?.ms ?? 0 {
+            throw ValidationError("--deadline: passes before the job is due")
+        }
         let fields: [(String, String)] =
             (own + [
-                ("id", id), ("reply_to", replyTo), ("deadline_ms", deadlineMs),
+                ("id", id), ("reply_to", replyTo), ("deadline_ms", deadlineMs.map(String.init)),
                 ("max_attempts", maxAttempts.map(String.init)), ("result_ttl_s", resultTtl.map(String.init)),
             ]).compactMap { name, value in value.map { (name, $0) } }
         if let sentence = refusal(exchange, kind, fields) { throw ValidationError(sentence) }
+        let call = enqueue(
+            exchange, kind, fields, most: try maxWaiting(), dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
+            every: every?.ms ?? 0)
         let redis = try await openRedis()
-        defer { redis.close() }
-        let entry = try await redis.send(append(exchange, kind, fields)).text ?? ""
+        try await FunctionLibrary.load(into: redis)
+        let answer = try await redis.send(call)
+        if let id, let place = duplicate(answer) {
+            if json { print(text(["id": id, "duplicate": place])) }
+            complain("a job with the id '\(id)' is there already: \(place)")
+            throw ExitCode(1)
+        }
+        let entry = answer.array?.last?.text ?? ""
         guard let replyTo else {
             let name = id ?? entry
-            print(json ? #"{"id":\#(quoted(name)),"entry":\#(quoted(entry))}"# : name)
+            print(json ? text(isDelayed ? ["id": name, "delayed": true] : ["id": name, "entry": entry]) : name)
             return
         }
         let reply = try await redis.send(
@@ -141,7 +198,6 @@ struct ShowResult: AsyncParsableCommand {
 
     func run() async throws {
         let redis = try await openRedis()
-        defer { redis.close() }
         guard let result = try await redis.send(["GET", .text(Keys(exchange).result(id))]).text else {
             complain("no result of '\(id)' on \(exchange): not finished, never enqueued, or past its time to live")
             throw ExitCode(1)

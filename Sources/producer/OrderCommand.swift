@@ -1,0 +1,105 @@
+internal import ArgumentParser
+internal import Exchanges
+internal import Fleet
+internal import Foundation
+internal import Redis
+
+struct OrderCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "order", abstract: "Look at an order's journal, and close one whose outcome is unknown.",
+        subcommands: [ShowOrder.self, SettleOrder.self])
+}
+
+struct ShowOrder: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "show", abstract: "Show what is known of an order, its times in UTC.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "The job id under which it was submitted.") var id: String
+    @Flag(help: "Print JSON.") var json = false
+
+    func run() async throws {
+        let redis = try await openRedis()
+        let journal = pairs(try await redis.send(["HGETALL", .text(Keys(exchange).order(id))]))
+        guard !journal.isEmpty else {
+            complain("no journal of the order '\(id)' on \(exchange): never sent, or more than seven days old")
+            throw ExitCode(1)
+        }
+        if json {
+            var members: [String: Any] = ["exchange": exchange.rawValue, "id": id]
+            for (name, value) in journal {
+                let number = name.hasSuffix("_ms") || ["sends", "absent"].contains(name) ? Int(value) : nil
+                members[name] = name == "outcome" ? object("{\(value)}") : number ?? value as Any
+            }
+            return print(text(members))
+        }
+        // First what has no time, then the steps in their order.
+        let rows = journal.map { name, value in
+            let ms = name.hasSuffix("_ms") ? Int(value) : nil
+            return (
+                ms ?? 0, ms == nil ? name : String(name.dropLast(3)),
+                ms.map(utc) ?? (name == "outcome" ? "{\(value)}" : value)
+            )
+        }
+        print(table(rows.sorted(by: <).map { [$0.1, $0.2] }))
+    }
+}
+
+struct SettleOrder: AsyncParsableCommand {
+    enum Word: String, ExpressibleByArgument, CaseIterable {
+        case filled, open, canceled, expired, rejected
+        case partiallyFilled = "partially_filled"
+    }
+
+    static let configuration = CommandConfiguration(
+        commandName: "settle", abstract: "Say how an order ended whose outcome is unknown.",
+        discussion: """
+            Look the order up on the exchange first, by the client order id that its journal or result shows. Journal
+            and result then say so for seven days, and the order leaves the dead jobs.
+            """)
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "The job id under which it was submitted.") var id: String
+    @Argument(help: "What the exchange says; rejected: it was never placed.") var status: Word
+    @Option(help: "Who found out what, and how.") var note = ""
+
+    func run() async throws {
+        let redis = try await openRedis()
+        let keys = Keys(exchange)
+        let replies = await redis.pipeline([
+            ["HGET", .text(keys.order(id)), "outcome"], ["GET", .text(keys.result(id))],
+        ])
+        var data = object(try replies[0].get().text.map { "{\($0)}" })["data"] as? [String: Any] ?? [:]
+        data["status"] = status.rawValue
+        let outcome: Outcome =
+            status == .rejected
+            ? .ended(.rejected, code: "settled", "the order was never placed\(note.isEmpty ? "" : ": \(note)")")
+            : .ok(text(data))
+        var result = object(try replies[1].get().text)
+        if result.isEmpty {
+            let now = wallClockMs()
+            result = [
+                "id": id, "kind": Kind.submitOrder.rawValue, "exchange": exchange.rawValue, "attempt": 1, "worker": "",
+                "enqueued_ms": now, "started_ms": now, "finished_ms": now,
+            ]
+        }
+        for name in ["data", "error"] { result[name] = nil }
+        result.merge(object("{\(outcome.json)}")) { $1 }
+        let state = try await FunctionLibrary.call(
+            "fleet_journal_settle", [keys.order(id), keys.result(id)],
+            [
+                .text(status == .rejected ? "rejected" : "accepted"), .text(outcome.json), .text(text(result)),
+                604_800, .text(note),
+            ], on: redis
+        ).text
+        guard state == "settled" else {
+            let stands = state?.isEmpty == false ? "its journal says \(state ?? "")" : "it has no journal"
+            complain("the order '\(id)' on \(exchange) is not unknown: \(stands)")
+            throw ExitCode(1)
+        }
+        try await DeadJob.pages(of: exchange, on: redis) { jobs in
+            let entries = jobs.filter { $0.id == id && $0.kind == Kind.submitOrder.rawValue }.map(\.entry)
+            if !entries.isEmpty { _ = try await redis.send(["XDEL", .text(keys.dead)] + entries) }
+            return true
+        }
+        print("\(id) settled: \(status.rawValue)")
+    }
+}
