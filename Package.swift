@@ -18,6 +18,7 @@ let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio
 let package = Package(
     name: "exchange-worker",
     dependencies: [
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.9.0"),
@@ -53,6 +54,12 @@ let package = Package(
             dependencies: ["Exchanges", argumentParser, hummingbird, lifecycle, logging, nio],
             resources: [.embedInCode("markets"), .embedInCode("answers")],
             swiftSettings: strict),
+        .executableTarget(
+            name: "bench",
+            dependencies: [
+                "CHiredis", "Fleet", "Redis", "Exchanges", argumentParser,
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ], swiftSettings: strict),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "RedisTests", dependencies: ["Redis", "TestSupport", nio, nioPosix], swiftSettings: strict),
         .testTarget(
