@@ -16,7 +16,8 @@ final class Rig {
         + #""symbol":"BTC/USDT"}"#
 
     private static let directory = NSTemporaryDirectory() + "bench-\(ProcessInfo.processInfo.processIdentifier)"
-    private static let children = Mutex<Set<pid_t>>([])
+    /// Nil once the end has come: nothing is started any more.
+    private static let children = Mutex<Set<pid_t>?>([])
     private static let signals: [Void] = [SIGINT, SIGTERM].map { number in
         // A handler, as what is ignored would be ignored by the children too.
         signal(number) { _ in }
@@ -35,6 +36,8 @@ final class Rig {
 
     init() throws {
         _ = Self.signals
+        // Redis may be gone before who still writes to it.
+        signal(SIGPIPE) { _ in }
         // A thousand connections, here and in the simulator.
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
@@ -49,10 +52,16 @@ final class Rig {
         redis = try Self.eventually("redis-server starts") { try? Wire(socket) }
     }
 
-    /// Ends every child and takes the files away.
+    /// Ends every child and takes the files away. Returns to the first caller only: it decides how the process exits.
     static func end() {
-        for pid in children.withLock({ $0 }) { kill(pid, SIGKILL) }
-        for _ in 0..<2000 where !children.withLock({ $0.isEmpty }) { usleep(1000) }
+        let last = children.withLock { children in
+            defer { children = nil }
+            return children
+        }
+        guard let last else { while true { sleep(1000) } }
+        for pid in last { kill(pid, SIGKILL) }
+        // Their parent gathers them; it must not be gone before.
+        for _ in 0..<2000 where last.contains(where: { kill($0, 0) == 0 }) { usleep(1000) }
         try? FileManager.default.removeItem(atPath: directory)
     }
 
@@ -75,9 +84,13 @@ final class Rig {
         process.environment = ["PATH": path].merging(environment) { $1 }
         (process.standardInput, process.standardOutput) = (FileHandle.nullDevice, output)
         process.standardError = FileHandle.nullDevice
-        process.terminationHandler = { ended in children.withLock { _ = $0.remove(ended.processIdentifier) } }
-        try process.run()
-        children.withLock { _ = $0.insert(process.processIdentifier) }
+        process.terminationHandler = { ended in children.withLock { _ = $0?.remove(ended.processIdentifier) } }
+        // Under the lock: one that is started while the others are ended would outlive them.
+        try children.withLock { children in
+            guard children != nil else { throw NotMeasured("it was told to stop") }
+            try process.run()
+            children?.insert(process.processIdentifier)
+        }
         return process
     }
 
