@@ -142,8 +142,15 @@ actor Crowd {
                 left = open == 0 ? "" : "\(open) jobs without a result"
                 return open == 0
             }
-        } catch is NeverHappened {}
+        } catch is NeverHappened { left += await pending() }
         return left
+    }
+
+    /// Who has what, for how long: entry, consumer, milliseconds since its last sign of life, deliveries.
+    private func pending() async -> String {
+        let streams = Exchange.allCases.flatMap { exchange in Kind.allCases.map { Keys(exchange).jobs($0) } }
+        let replies = await stack.pipeline(streams.map { ["XPENDING", .text($0), .text(Keys.group), "-", "+", 5] })
+        return zip(streams, replies).filter { $1.array?.isEmpty != true }.map { ", \($0) \($1)" }.joined()
     }
 
     private func backlog() async throws -> (entries: Int, pending: Int, delayed: Int) {
