@@ -268,7 +268,7 @@ package final class Orders {
         var exchangeOrderId: String?
         /// How long the exchange may still be about to accept the last send.
         var mayAppearFor = Duration.zero
-        /// Since the first send.
+        /// Since the last send.
         var age = Duration.zero
         var (sends, absences) = (1, 0)
 

@@ -320,13 +320,13 @@ end
 -- What stands in the journal, for looking.
 -- KEYS: 1 journal
 -- Returns: {} or {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to
---   accept it (0: over), since the first send, '1' when a cancel wants it gone else '', sends so far, absences so far}
+--   accept it (0: over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far}
 redis.register_function{function_name = 'fleet_journal_read', flags = {'no-writes'}, callback = function(keys)
   local j = journal(keys[1])
   if not j.state then return {} end
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
-  list[6] = time - tonumber(j.begun_ms or time)
+  list[6] = time - tonumber(j.sent_ms or j.begun_ms or time)
   list[7] = j.cancel_ms and '1' or ''
   list[8] = tonumber(j.sends or 0)
   list[9] = tonumber(j.absent or 0)
