@@ -185,7 +185,7 @@ package final class Lane {
         }
         // An order's id keeps its first outcome; what could not be understood was no order.
         guard case .submitOrder = job.work else { return ended }
-        return (try await orders.end(job.id, ended.0, isUnsent: true), ended.reason)
+        return (try await orders.journals.end(job.id, ended.0, isUnsent: true), ended.reason)
     }
 
     private func line(_ job: Job, _ text: String) -> String {

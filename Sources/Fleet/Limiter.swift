@@ -48,8 +48,9 @@ package final class Limiter {
         let wait = Duration.seconds(charges.map { ahead * $0.cost / $0.perSecond }.max() ?? 0)
         if wait > patience { throw SetAside(min(wait, .seconds(30))) }
         try await withCheckedThrowingContinuation { continuation in
+            // Who joins others waits for what they wait for.
+            if queues[ask] == nil { queued.continuation.yield() }
             queues[ask, default: []].append((continuation, deadlineMs))
-            queued.continuation.yield()
         }
     }
 
@@ -82,13 +83,18 @@ package final class Limiter {
 
     /// Serves those who wait, until cancelled; when the worker stops, only those who need not wait.
     package func run() async {
+        var timer: Task<Void, Never>?
         for await _ in queued.stream {
-            while !queues.isEmpty, !Task.isCancelled {
-                let wait = await serve()
-                if Task.isShuttingDownGracefully { end(with: CancellationError()) }
-                if wait > .zero { try? await Task.sleep(for: min(wait, .milliseconds(100))) }
+            timer?.cancel()
+            let wait = min(await serve(), .milliseconds(100))
+            if Task.isShuttingDownGracefully { end(with: CancellationError()) }
+            if queues.isEmpty { continue }
+            // Not slept here: a cancel must not wait for the time when tickers may go.
+            timer = Task {
+                if (try? await Task.sleep(for: wait)) != nil { queued.continuation.yield() }
             }
         }
+        timer?.cancel()
         isStopped = true
         end(with: CancellationError())
     }

@@ -14,12 +14,8 @@ package import Redis
 package final class Orders {
     private let session: ExchangeSession
     private let tickers: Tickers
-    private let redis: RedisClient
-    private let keys: Keys
+    let journals: Journals
     private let configuration: Configuration
-    /// In seconds; a journal outlives the order's result.
-    private let journalTTL: Int
-    private let consumer: String
     private let log: Logger
     private let nowMs: @Sendable () -> Int64
     /// How long an order that can neither be found nor asked for is kept trying, and one that should end watched.
@@ -29,10 +25,12 @@ package final class Orders {
         session: ExchangeSession, tickers: Tickers, redis: RedisClient, configuration: Configuration,
         consumer: String, log: Logger, nowMs: @escaping @Sendable () -> Int64
     ) {
-        (self.session, self.tickers, self.redis, self.configuration) = (session, tickers, redis, configuration)
-        (self.consumer, self.log, self.nowMs) = (consumer, log, nowMs)
-        journalTTL = max(configuration.orderResultTTL, 604_800)
-        keys = Keys(session.api.exchange)
+        (self.session, self.tickers, self.configuration) = (session, tickers, configuration)
+        (self.log, self.nowMs) = (log, nowMs)
+        // A journal outlives the order's result.
+        journals = Journals(
+            redis: redis, keys: Keys(session.api.exchange), consumer: consumer, acceptance: session.api.acceptance,
+            ttl: max(configuration.orderResultTTL, 604_800))
     }
 
     private func reference(_ jobId: String, _ symbol: String) async throws -> OrderReference {
@@ -45,7 +43,7 @@ package final class Orders {
     /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
     ///   the order was certainly not executed; `RedisError`.
     package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
-        if let journal = try await journal(job.id) {
+        if let journal = try await journals.read(job.id) {
             if journal.state == "canceled" { return try await canceled(order, job) }
             // A question more may settle what nobody knew.
             if let known = journal.outcome, known.status != .unknown { return known }
@@ -96,24 +94,24 @@ package final class Orders {
         do {
             let answer = try await session.perform(.submit(order, reference), for: job) { [self] in
                 isOpen = true
-                do { try await begin(job) } catch let standing as SetAside {
+                do { try await journals.begin(job) } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }
             }
-            if case .order(let known) = answer { return try await end(job.id, ended(known)) }
+            if case .order(let known) = answer { return try await journals.end(job.id, ended(known)) }
             if case .accepted(let id?) = answer {
                 sent.exchangeOrderId = id
-                await note("acknowledged", job, id)
+                await journals.note("acknowledged", job, id)
             }
         } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
-            await note("uncertain", job)
+            await journals.note("uncertain", job)
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
-            return try await end(job.id, .ended(.rejected, error))
+            return try await journals.end(job.id, .ended(.rejected, error))
         } catch {
             // Certainly not executed: what waits to be sent can wait in its stream, expire or be canceled there.
-            if isOpen { await note("released", job) }
+            if isOpen { await journals.note("released", job) }
             throw error
         }
         // Acknowledged, or its answer lost: most are found at once.
@@ -146,7 +144,7 @@ package final class Orders {
             "client_order_id": session.api.clientOrderId(jobId: job.id), "exchange_order_id": journal.exchangeOrderId,
         ]
         let advice = "the order may exist: \(reason); look it up by its client order id, then: producer order settle"
-        return try await end(
+        return try await journals.end(
             job.id, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })))
     }
 
@@ -159,7 +157,7 @@ package final class Orders {
             let mayRest = order.type == .limit && [.gtc, .po].contains(order.timeInForce)
             let isEnding = !mayRest && [.open, .partiallyFilled].contains(found.status)
             if isEnding, journal.age < patience.ending { throw journal.step }
-            return try await end(job.id, ended(found))
+            return try await journals.end(job.id, ended(found))
         }
         if reference.exchangeOrderId != nil {
             // Acknowledged, so never sent again; the exchange shows it late.
@@ -169,7 +167,7 @@ package final class Orders {
         guard journal.mayAppearFor == .zero, journal.outcome == nil else {
             throw SetAside(min(journal.step.wait, max(journal.mayAppearFor, .milliseconds(100))))
         }
-        await note("absent", job)
+        await journals.note("absent", job)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
             return try await absent(job, .ended(.expired, code: "deadline", "the order was not placed in time"))
@@ -183,8 +181,8 @@ package final class Orders {
 
     /// Ends an order that was never placed; the journal says whether that is certain.
     private func absent(_ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await begin(job)
-        return try await end(job.id, outcome)
+        try await journals.begin(job)
+        return try await journals.end(job.id, outcome)
     }
 
     /// The order where the exchange shows it, else nil. - Throws: when it could not be asked.
@@ -204,14 +202,14 @@ package final class Orders {
     /// that may be what kills.
     package func giveUp(_ order: OrderRequest, _ job: Job, _ reason: String) async throws -> Outcome? {
         let jobId = job.id
-        guard let journal = try await journal(jobId), journal.state == "sending" || journal.outcome != nil else {
+        guard let journal = try await journals.read(jobId), journal.state == "sending" || journal.outcome != nil else {
             return nil
         }
         if let known = journal.outcome { return known }
         if job.deliveries <= 2 * Lease.maxDeliveries {
             do {
                 if let found = try await find(try await reference(jobId, order.symbol)) {
-                    return try await end(jobId, ended(found))
+                    return try await journals.end(jobId, ended(found))
                 }
             } catch let pause as SetAside {
                 // It could not be asked now: that is no reason to call it unknown.
@@ -221,7 +219,7 @@ package final class Orders {
             }
         }
         let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: jobId)))}"#
-        return try await end(
+        return try await journals.end(
             jobId, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data))
     }
 
@@ -233,8 +231,7 @@ package final class Orders {
     ///   always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
         let reference = try await reference(orderId, symbol)
-        let reply = try await call("fleet_journal_cancel", orderId, [.int(journalTTL)])
-        let journal = try Journal(reply)
+        let journal = try await journals.cancel(orderId)
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }
@@ -257,83 +254,5 @@ package final class Orders {
             throw SetAside(.milliseconds(500))
         }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
-    }
-
-    // MARK: - Journal
-
-    /// What stands in an order's journal.
-    private struct Journal {
-        let state: String
-        let outcome: Outcome?
-        var exchangeOrderId: String?
-        /// How long the exchange may still be about to accept the last send.
-        var mayAppearFor = Duration.zero
-        /// Since the last send.
-        var age = Duration.zero
-        var (sends, absences) = (1, 0)
-
-        /// A quarter of the time so far, from a quarter of a second to five.
-        var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(5))) }
-
-        /// One just opened.
-        init(mayAppearFor: Duration) {
-            (state, outcome) = ("sending", nil)
-            self.mayAppearFor = mayAppearFor
-        }
-
-        init(_ reply: RedisValue) throws(RedisError) {
-            guard let values = reply.array, values.count >= 4, let state = values[0].text else {
-                throw RedisError(.malformedReply, "an order's journal was expected")
-            }
-            self.state = state
-            outcome = values[1].text.flatMap(Outcome.written)
-            exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
-            guard values.count >= 9 else { return }
-            mayAppearFor = .milliseconds(values[4].int ?? 0)
-            age = .milliseconds(values[5].int ?? 0)
-            (sends, absences) = (values[7].int ?? 1, values[8].int ?? 0)
-        }
-    }
-
-    private func call(
-        _ function: String, _ id: String, _ arguments: [RedisArgument] = [], more: [String] = []
-    ) async throws(RedisError) -> RedisValue {
-        try await FunctionLibrary.call(function, [keys.order(id)] + more, arguments, on: redis)
-    }
-
-    private func journal(_ id: String) async throws(RedisError) -> Journal? {
-        let reply = try await call("fleet_journal_read", id)
-        return reply.array?.isEmpty == true ? nil : try Journal(reply)
-    }
-
-    private func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
-
-    /// Opens the journal. - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
-    private func begin(_ job: Job) async throws {
-        let bound = Int(session.api.acceptance / .milliseconds(1))
-        let arguments: [RedisArgument] = [
-            .text(owner(job)), .int(bound), .int(journalTTL), .text(Kind.submitOrder.rawValue),
-        ]
-        let reply = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused])
-        switch reply.array?.first?.text {
-        case "begun": return
-        case "paused": throw SetAside(Lease.heartbeat)
-        default: throw SetAside(.milliseconds(reply.array?[1].text?.isEmpty == false ? 1 : 500))
-        }
-    }
-
-    /// What cannot be noted now is found out by the next delivery.
-    private func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
-        _ = try? await call(
-            "fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
-    }
-
-    /// Writes how the order ended; with `isUnsent` only where no send is under way. - Returns: what stands.
-    /// - Throws: `RedisError`; the next delivery asks again.
-    package func end(_ id: String, _ outcome: Outcome, isUnsent: Bool = false) async throws(RedisError) -> Outcome {
-        let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
-        let arguments: [RedisArgument] = [.text(state), .text(outcome.json), .int(journalTTL), isUnsent ? "1" : ""]
-        let reply = try await call("fleet_journal_end", id, arguments)
-        return reply.text.flatMap(Outcome.written) ?? outcome
     }
 }

@@ -1,0 +1,100 @@
+internal import Exchanges
+internal import Redis
+
+/// What stands in an order's journal.
+struct Journal {
+    let state: String
+    let outcome: Outcome?
+    var exchangeOrderId: String?
+    /// How long the exchange may still be about to accept the last send.
+    var mayAppearFor = Duration.zero
+    /// Since the last send.
+    var age = Duration.zero
+    var (sends, absences) = (1, 0)
+
+    /// A quarter of the time so far, from a quarter of a second to five.
+    var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(5))) }
+
+    /// One just opened.
+    init(mayAppearFor: Duration) {
+        (state, outcome) = ("sending", nil)
+        self.mayAppearFor = mayAppearFor
+    }
+
+    init(_ reply: RedisValue) throws(RedisError) {
+        guard let values = reply.array, values.count >= 4, let state = values[0].text else {
+            throw RedisError(.malformedReply, "an order's journal was expected")
+        }
+        self.state = state
+        outcome = values[1].text.flatMap(Outcome.written)
+        exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
+        guard values.count >= 9 else { return }
+        mayAppearFor = .milliseconds(values[4].int ?? 0)
+        age = .milliseconds(values[5].int ?? 0)
+        (sends, absences) = (values[7].int ?? 1, values[8].int ?? 0)
+    }
+}
+
+/// The journals of one exchange's orders, in Redis: whether an order was sent, and what became of it.
+@LaneActor
+final class Journals {
+    private let redis: RedisClient
+    private let keys: Keys
+    private let consumer: String
+    /// How long the exchange may accept an order after its request was stamped.
+    private let acceptance: Duration
+    /// In seconds.
+    private let ttl: Int
+
+    init(redis: RedisClient, keys: Keys, consumer: String, acceptance: Duration, ttl: Int) {
+        (self.redis, self.keys, self.consumer) = (redis, keys, consumer)
+        (self.acceptance, self.ttl) = (acceptance, ttl)
+    }
+
+    private func call(
+        _ function: String, _ id: String, _ arguments: [RedisArgument] = [], more: [String] = []
+    ) async throws(RedisError) -> RedisValue {
+        try await FunctionLibrary.call(function, [keys.order(id)] + more, arguments, on: redis)
+    }
+
+    func read(_ id: String) async throws(RedisError) -> Journal? {
+        let reply = try await call("fleet_journal_read", id)
+        return reply.array?.isEmpty == true ? nil : try Journal(reply)
+    }
+
+    /// Prevents an order that was not sent. - Returns: what stands.
+    func cancel(_ id: String) async throws(RedisError) -> Journal {
+        try Journal(try await call("fleet_journal_cancel", id, [.int(ttl)]))
+    }
+
+    private func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
+
+    /// Opens the journal. - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
+    func begin(_ job: Job) async throws {
+        let bound = Int(acceptance / .milliseconds(1))
+        let arguments: [RedisArgument] = [
+            .text(owner(job)), .int(bound), .int(ttl), .text(Kind.submitOrder.rawValue),
+        ]
+        let reply = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused])
+        switch reply.array?.first?.text {
+        case "begun": return
+        case "paused": throw SetAside(Lease.heartbeat)
+        default: throw SetAside(.milliseconds(reply.array?[1].text?.isEmpty == false ? 1 : 500))
+        }
+    }
+
+    /// What cannot be noted now is found out by the next delivery.
+    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
+        _ = try? await call(
+            "fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
+    }
+
+    /// Writes how the order ended; with `isUnsent` only where no send is under way. - Returns: what stands.
+    /// - Throws: `RedisError`; the next delivery asks again.
+    func end(_ id: String, _ outcome: Outcome, isUnsent: Bool = false) async throws(RedisError) -> Outcome {
+        let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
+        let arguments: [RedisArgument] = [.text(state), .text(outcome.json), .int(ttl), isUnsent ? "1" : ""]
+        let reply = try await call("fleet_journal_end", id, arguments)
+        return reply.text.flatMap(Outcome.written) ?? outcome
+    }
+}
