@@ -91,22 +91,19 @@ package final class Orders {
     private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
         var sent = Journal(mayAppearFor: session.api.acceptance)
+        let answer: Answer
         do {
-            let answer = try await session.perform(.submit(order, reference), for: job) { [self] in
+            answer = try await session.perform(.submit(order, reference), for: job) { [self] in
                 isOpen = true
                 do { try await journals.begin(job) } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }
             }
-            if case .order(let known) = answer { return try await journals.end(job.id, ended(known)) }
-            if case .accepted(let id?) = answer {
-                sent.exchangeOrderId = id
-                await journals.note("acknowledged", job, id)
-            }
         } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
             await journals.note("uncertain", job)
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
+            return try await resume(order, sent, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
             return try await journals.end(job.id, .ended(.rejected, error))
         } catch {
@@ -114,7 +111,12 @@ package final class Orders {
             if isOpen { await journals.note("released", job) }
             throw error
         }
-        // Acknowledged, or its answer lost: most are found at once.
+        // The exchange has it: what fails from here on leaves the journal open.
+        if case .order(let known) = answer { return try await journals.end(job.id, ended(known)) }
+        if case .accepted(let id?) = answer {
+            sent.exchangeOrderId = id
+            await journals.note("acknowledged", job, id)
+        }
         return try await resume(order, sent, job)
     }
 

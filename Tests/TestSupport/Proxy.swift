@@ -18,12 +18,17 @@ package final class Proxy: Sendable {
             let descriptor = dial(upstream)
             guard descriptor >= 0 else { return }
             let server = FakeServer.Connection(descriptor: descriptor)
+            let ended = DispatchSemaphore(value: 0)
             Thread {
                 while let bytes = server.read(), passes(.answer, descriptor, bytes) { client.write(bytes) }
                 shutdown(client.descriptor, Int32(SHUT_RDWR))
+                ended.signal()
             }.start()
             while let bytes = client.read(), passes(.request, descriptor, bytes) { server.write(bytes) }
             shutdown(descriptor, Int32(SHUT_RDWR))
+            // A descriptor that is closed is soon another connection's, which must not be shut down.
+            ended.wait()
+            close(descriptor)
         }
     }
 }
