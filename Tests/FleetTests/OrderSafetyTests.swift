@@ -1,6 +1,7 @@
 import Exchanges
 import Foundation
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -198,6 +199,38 @@ struct OrderSafetyTests {
             #expect(try await sends(stack, exchange) == 4, "one before, two that were lost, one again")
         }
         withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order whose end Redis refuses to write is asked about, and not sent again")
+    func endRefused() async throws {
+        let stack = try await Stack()
+        let socket = stack.redis.withLock(\.socket)
+        let refusals = Mutex(0)
+        @Sendable func follow(_ master: [String]) {
+            guard let cli = try? Program(["redis-cli", "-s", socket, "REPLICAOF"] + master, in: stack.directory) else {
+                return
+            }
+            while cli.exitStatus == nil { usleep(1000) }
+        }
+        // Read-only for as long as the worker needs to be told so.
+        let proxy = Proxy(to: .unix(socket)) { direction, _, bytes in
+            let text = String(decoding: bytes, as: UTF8.self)
+            if direction == .request, text.contains("$17\r\nfleet_journal_end\r\n"), refusals.withLock({ $0 == 0 }) {
+                refusals.withLock { $0 = 1 }
+                follow(["127.0.0.1", "1"])
+            } else if direction == .answer, text.contains("READONLY"), refusals.withLock({ $0 == 1 }) {
+                refusals.withLock { $0 = 2 }
+                follow(["NO", "ONE"])
+            }
+            return true
+        }
+        let url = "redis://127.0.0.1:\(proxy.port)"
+        let worker = try await stack.worker(["REDIS_URL": url, "FLEET_EXCHANGES": "binance"])
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("refused"))
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(refusals.withLock { $0 } == 2)
+        #expect(try await stack.orders(.binance, jobId: "refused").count == 1)
+        withExtendedLifetime((worker, proxy)) {}
     }
 
     @Test("an order that is shown late ends ok with its fill, whether its answer was lost or only acknowledged")
