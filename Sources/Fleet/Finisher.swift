@@ -70,7 +70,7 @@ package final class Finisher {
                 guard left.count == entries.count, let error else { failures = 0; continue }
                 if failures == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
                 failures += 1
-                guard (try? await Task.sleep(for: Retry.delay(min(failures, 4)))) != nil else { return }
+                guard (try? await LaneActor.sleep(for: Retry.delay(min(failures, 4)))) != nil else { return }
                 guard (try? await redis.connected()) != nil else { return }
             }
         }

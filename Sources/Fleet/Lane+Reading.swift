@@ -7,7 +7,7 @@ extension Lane {
     func turn(_ jobs: inout DiscardingTaskGroup) async throws {
         guard reading.isConnected, writing.isConnected else {
             hasGroups = false
-            return try await Task.sleep(for: .milliseconds(50))
+            return try await LaneActor.sleep(for: .milliseconds(50))
         }
         if !hasGroups {
             try await createGroups()
@@ -29,7 +29,7 @@ extension Lane {
                 && (unreadable[kind].map { $0 < .now } ?? true)
                 && room(kind) > 0
         }
-        guard !kinds.isEmpty else { return try await Task.sleep(for: .milliseconds(room(.cancelOrder) > 0 ? 20 : 2)) }
+        if kinds.isEmpty { return try await LaneActor.sleep(for: .milliseconds(room(.cancelOrder) > 0 ? 20 : 2)) }
         try await claim(kinds, &jobs)
         let isRoomy = room(.refreshCache) >= kinds.count
         var hasRead = false
@@ -44,7 +44,7 @@ extension Lane {
         guard !hasRead else { return }
         // Nothing waits: the first job of any stream ends the next read.
         let idle = kinds.filter { unreadable[$0] == nil }
-        guard isRoomy, let first = idle.first else { return try await Task.sleep(for: .milliseconds(2)) }
+        guard isRoomy, let first = idle.first else { return try await LaneActor.sleep(for: .milliseconds(2)) }
         _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
     }
 

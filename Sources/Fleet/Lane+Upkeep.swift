@@ -26,7 +26,7 @@ extension Lane {
                 }
                 beats += 1
             }
-            try? await Task.sleep(for: Lease.heartbeat)
+            try? await LaneActor.sleep(for: Lease.heartbeat)
         }
     }
 
@@ -94,7 +94,7 @@ extension Lane {
                 if let next = reply[1].int, next >= 0 { wait = min(wait, .milliseconds(next)) }
                 if reply[0].int == limit { continue }
             }
-            try? await Task.sleep(for: wait + .milliseconds(1))
+            try? await LaneActor.sleep(for: wait + .milliseconds(1))
         }
     }
 }

@@ -104,6 +104,7 @@ package final class Lane {
                 var trouble: String?
                 while !Task.isShuttingDownGracefully, !Task.isCancelled {
                     turnedAt = .now
+                    metrics.inHand.record(inHandCount)
                     do {
                         try await turn(&jobs)
                         if trouble != nil, hasGroups { log.info("reading again") }
@@ -112,7 +113,7 @@ package final class Lane {
                         if trouble != "\(error)" { log.warning("not reading", metadata: ["error": "\(error)"]) }
                         trouble = "\(error)"
                         hasGroups = false
-                        try? await Task.sleep(for: .milliseconds(200))
+                        try? await LaneActor.sleep(for: .milliseconds(200))
                     }
                 }
             }
@@ -125,7 +126,6 @@ package final class Lane {
 
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
         running += 1
-        metrics.inHand.record(inHandCount)
         let startedMs = nowMs()
         metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
         // A ticker that memory can answer costs no task.
@@ -244,7 +244,6 @@ package final class Lane {
             log.warning("another worker has this job: what became of it here was dropped", metadata: job.metadata)
         }
         inHand[job.kind]?[job.entryId] = nil
-        metrics.inHand.record(inHandCount)
         freed.continuation.yield()
     }
 

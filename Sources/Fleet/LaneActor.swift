@@ -8,6 +8,17 @@ package actor LaneActor {
     package static let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     package static let loop: any EventLoop = group.next()
 
+    /// Sleeps on the loop's own clock: `Task.sleep` wakes three other threads to wake this one, which is what an idle
+    /// worker would mostly do. - Throws: `CancellationError`.
+    static func sleep(for duration: Duration) async throws {
+        let timer = loop.scheduleTask(in: TimeAmount(duration)) {}
+        try await withTaskCancellationHandler {
+            do { try await timer.futureResult.get() } catch { throw CancellationError() }
+        } onCancel: {
+            timer.cancel()
+        }
+    }
+
     package nonisolated var unownedExecutor: UnownedSerialExecutor { Self.loop.executor.asUnownedSerialExecutor() }
 }
 

@@ -91,7 +91,7 @@ package final class Limiter {
             if queues.isEmpty { continue }
             // Not slept here: a cancel must not wait for the time when tickers may go.
             timer = Task {
-                if (try? await Task.sleep(for: wait)) != nil { queued.continuation.yield() }
+                if (try? await LaneActor.sleep(for: wait)) != nil { queued.continuation.yield() }
             }
         }
         timer?.cancel()

@@ -76,9 +76,10 @@ private final class Series: CounterHandler, RecorderHandler, TimerHandler {
     func record(_ value: Int64) { record(Double(value)) }
     func recordNanoseconds(_ duration: Int64) { record(Double(duration) / 1e9) }
     func record(_ value: Double) {
+        if shape == .gauge { return state.withLock { $0.value = value } }
         let bucket = Self.bounds.firstIndex { value <= $0 } ?? Self.bounds.count
         state.withLock { state in
-            state.value = shape == .gauge ? value : state.value + value
+            state.value += value
             state.buckets[bucket] += 1
         }
     }

@@ -40,7 +40,8 @@ final class PipelineHandler: ChannelInboundHandler {
         for command in commands { command.encode(into: &outgoing) }
         calls.append(call)
         if call.deadline < nextSweep { scheduleSweep(at: call.deadline) }
-        // One write for all calls of this turn of the loop.
+        // At once when Redis has nothing of ours to do; else one write for all calls of this turn of the loop.
+        if calls.count == 1 { return flush() }
         guard !flushIsScheduled else { return }
         flushIsScheduled = true
         let bound = NIOLoopBound(self, eventLoop: channel.eventLoop)
@@ -49,9 +50,9 @@ final class PipelineHandler: ChannelInboundHandler {
 
     private func flush() {
         flushIsScheduled = false
-        let bytes = outgoing
-        outgoing = channel.allocator.buffer(capacity: 4096)
-        channel.writeAndFlush(bytes, promise: nil)
+        channel.writeAndFlush(outgoing, promise: nil)
+        // The same memory again, unless the socket could not take all of it.
+        outgoing.clear()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {

@@ -21,36 +21,50 @@ package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
 
     /// Appends the command in RESP2, an array of bulk strings.
     package func encode(into buffer: inout ByteBuffer) {
-        buffer.writeLength("*", arguments.count)
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { $0.put("*", arguments.count) }
         for argument in arguments {
             switch argument {
-            case .text(let text):
-                buffer.writeLength("$", text.utf8.count)
-                buffer.writeString(text)
+            case .text(var text): text.withUTF8 { buffer.writeBulk(UnsafeRawBufferPointer($0)) }
             case .int(let number):
-                let text = String(number)
-                buffer.writeLength("$", text.utf8.count)
-                buffer.writeString(text)
-            case .bytes(let bytes):
-                buffer.writeLength("$", bytes.count)
-                buffer.writeBytes(bytes)
+                var text = String(number)
+                text.withUTF8 { buffer.writeBulk(UnsafeRawBufferPointer($0)) }
+            case .bytes(let bytes): bytes.withUnsafeBytes { buffer.writeBulk($0) }
             }
-            buffer.writeStaticString("\r\n")
         }
     }
 }
 
+// Byte by byte into the buffer's memory: there are a dozen of these a job, and each write of its own costs more than what
+// it writes.
 extension ByteBuffer {
-    /// Without a text made for each: there are a dozen of these a job.
-    fileprivate mutating func writeLength(_ mark: StaticString, _ length: Int) {
-        writeStaticString(mark)
-        var (divisor, rest) = (1, length)
-        while rest / divisor >= 10 { divisor *= 10 }
-        while divisor > 0 {
-            writeInteger(UInt8(ascii: "0") + UInt8(rest / divisor))
-            (rest, divisor) = (rest % divisor, divisor / 10)
+    fileprivate mutating func writeBulk(_ bytes: UnsafeRawBufferPointer) {
+        writeWithUnsafeMutableBytes(minimumWritableBytes: bytes.count + 26) { target in
+            let head = target.put("$", bytes.count)
+            UnsafeMutableRawBufferPointer(rebasing: target[head...]).copyMemory(from: bytes)
+            target.putLineEnd(head + bytes.count)
+            return head + bytes.count + 2
         }
-        writeStaticString("\r\n")
+    }
+}
+
+extension UnsafeMutableRawBufferPointer {
+    /// Begins the buffer with a mark, a number and a line's end. - Returns: how many bytes that took.
+    fileprivate func put(_ mark: Unicode.Scalar, _ number: Int) -> Int {
+        self[0] = UInt8(ascii: mark)
+        var (length, rest) = (1, number)
+        while rest >= 10 { (length, rest) = (length + 1, rest / 10) }
+        rest = number
+        for index in stride(from: length, to: 0, by: -1) {
+            self[index] = UInt8(ascii: "0") + UInt8(rest % 10)
+            rest /= 10
+        }
+        putLineEnd(length + 1)
+        return length + 3
+    }
+
+    fileprivate func putLineEnd(_ index: Int) {
+        self[index] = UInt8(ascii: "\r")
+        self[index + 1] = UInt8(ascii: "\n")
     }
 }
 
