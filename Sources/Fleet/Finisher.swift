@@ -36,6 +36,7 @@ package final class Finisher {
     private let log: Logger
     private let isWritten: @LaneActor (Job, _ wasOurs: Bool) -> Void
     private var queue: [Entry] = []
+    private var (underWay, failures) = (0, 0)
     private let queued = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     /// Jobs a transaction: beyond a hundred or so a larger one saves nothing.
     private let batch = 256
@@ -49,35 +50,49 @@ package final class Finisher {
         self.isWritten = isWritten
     }
 
-    /// How many wait to be written.
-    package var count: Int { queue.count }
+    /// How many wait to be written, or for the answer to it.
+    package private(set) var count = 0
 
     package func end(_ job: Job, _ ending: Ending, leasedAt: ContinuousClock.Instant) {
+        count += 1
         queue.append(Entry(job: job, ending: ending, leasedAt: leasedAt))
         queued.continuation.yield()
     }
 
     /// Writes what is queued until cancelled.
     package func run() async {
-        var failures = 0
-        for await _ in queued.stream {
-            while !queue.isEmpty, !Task.isCancelled {
-                let entries = Array(queue.prefix(batch))
-                queue.removeFirst(entries.count)
-                // Behind the others: what Redis refuses (a dead stream that is no stream) must not hold them up.
-                let (left, error) = await write(entries)
-                queue += left
-                guard left.count == entries.count, let error else { failures = 0; continue }
-                if failures == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
-                failures += 1
-                guard (try? await LaneActor.sleep(for: Retry.delay(min(failures, 4)))) != nil else { return }
-                guard (try? await redis.connected()) != nil else { return }
+        await withDiscardingTaskGroup { writes in
+            for await _ in queued.stream {
+                // Two at a time: Redis has one to work on while the answer of the other is taken up.
+                while !queue.isEmpty, underWay < 2 {
+                    let entries = Array(queue.prefix(batch))
+                    queue.removeFirst(entries.count)
+                    underWay += 1
+                    writes.addImmediateTask { await self.write(entries) }
+                }
             }
         }
     }
 
+    /// Writes the entries, and puts those that Redis did not take back into the queue: behind the others, so that what
+    /// it refuses (a dead stream that is no stream) does not hold them up.
+    private func write(_ entries: [Entry]) async {
+        let (left, error) = await written(entries)
+        if left.count == entries.count, let error {
+            if failures == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
+            failures += 1
+            try? await LaneActor.sleep(for: Retry.delay(min(failures, 4)))
+            try? await redis.connected()
+        } else {
+            failures = 0
+        }
+        queue += left
+        underWay -= 1
+        queued.continuation.yield()
+    }
+
     /// - Returns: what could not be written, and the last reason.
-    private func write(_ entries: [Entry]) async -> (left: [Entry], error: RedisError?) {
+    private func written(_ entries: [Entry]) async -> (left: [Entry], error: RedisError?) {
         let now = ContinuousClock.now
         let plain = entries.filter { $0.isPlain(at: now) }
         let fenced = entries.filter { !$0.isPlain(at: now) }
@@ -90,6 +105,7 @@ package final class Finisher {
                 entry.tries += 1
                 left.append(entry)
             } else {
+                count -= 1
                 // After a try whose answer was lost, "not ours" says nothing.
                 isWritten(entry.job, reply != .integer(0) || entry.tries > 0)
             }

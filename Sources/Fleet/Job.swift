@@ -48,7 +48,9 @@ package final class Job: Sendable {
         }
         attempt = Int(reader.number("fleet_attempt", 1...1_000_000) ?? 1)
         // A job that went back to its stream keeps the time of its first entry.
-        enqueuedMs = reader.number("fleet_enqueued_ms", 0...Int64.max) ?? Int64(entryId.prefix { $0 != "-" }) ?? 0
+        enqueuedMs =
+            reader.number("fleet_enqueued_ms", 0...Int64.max) ?? Int64(
+                Substring(entryId.utf8.prefix { $0 != UInt8(ascii: "-") })) ?? 0
         if kind == .submitOrder, own == nil { reader.fail("id", "missing", jobIdForm) }
         // A function of Redis handles some thousand arguments: a job with more could not be moved whole.
         // The ten are those that a job gets on its way.
@@ -89,7 +91,9 @@ private struct FieldReader {
         _ field: StaticString, _ expected: @autoclosure () -> String, _ isValid: (String) -> Bool = { _ in true }
     ) -> String? {
         guard let bytes = value(field), !bytes.isEmpty else { return nil }
-        if bytes.count <= 100_000, let text = String(validating: bytes, as: UTF8.self), isValid(text) { return text }
+        // Bytes that are not UTF-8 would have been replaced.
+        let text = String(decoding: bytes.prefix(100_000), as: UTF8.self)
+        if text.utf8.elementsEqual(bytes), isValid(text) { return text }
         let size = bytes.count > 40 ? " … (\(bytes.count) bytes)" : ""
         fail(field, "'\(String(decoding: bytes.prefix(40), as: UTF8.self))'\(size)", expected())
         return nil

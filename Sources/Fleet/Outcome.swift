@@ -38,15 +38,21 @@ package struct Outcome: Sendable {
 
     /// The whole result object of the contract. Times are unix milliseconds.
     package func result(of job: Job, worker: String, startedMs: Int64, finishedMs: Int64) -> String {
-        // Piece by piece into one text: this is written for every job.
-        var text = ""
-        text.reserveCapacity(json.utf8.count + 300)
-        for piece in [#"{"id":""#, job.id, #"","kind":""#, job.kind.rawValue, #"","exchange":""#] { text += piece }
-        for piece in [job.exchange.rawValue, #"","#, json, #","attempt":"#, String(job.attempt)] { text += piece }
-        for piece in [#","worker":"#, quoted(worker), #","enqueued_ms":"#, String(job.enqueuedMs)] { text += piece }
-        for piece in [#","started_ms":"#, String(startedMs), #","finished_ms":"#, String(finishedMs)] { text += piece }
-        if let trace = job.traceparent { text += #","traceparent":""# + trace + "\"" }
-        return text + "}"
+        let pieces = [
+            #"{"id":""#, job.id, #"","kind":""#, job.kind.rawValue, #"","exchange":""#, job.exchange.rawValue, #"","#,
+            json,
+            #","attempt":"#, String(job.attempt), #","worker":"#, quoted(worker), #","enqueued_ms":"#,
+            String(job.enqueuedMs), #","started_ms":"#, String(startedMs), #","finished_ms":"#, String(finishedMs),
+            job.traceparent.map { #","traceparent":"\#($0)"}"# } ?? "}",
+        ]
+        // In one go: this is written for every job.
+        return String(unsafeUninitializedCapacity: pieces.reduce(0) { $0 + $1.utf8.count }) { text in
+            var end = 0
+            for var piece in pieces {
+                end = piece.withUTF8 { text[end...].update(fromContentsOf: $0) }
+            }
+            return end
+        }
     }
 }
 
