@@ -13,6 +13,7 @@ extension Lane {
             try await createGroups()
             // Entries that were delivered to us over a connection that broke before they arrived.
             for kind in configuration.kinds { try await recover(kind, &jobs) }
+            isBusy = true
         }
         if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
             measuredAt = .now
@@ -31,21 +32,25 @@ extension Lane {
         }
         if kinds.isEmpty { return try await LaneActor.sleep(for: .milliseconds(room(.cancelOrder) > 0 ? 20 : 2)) }
         try await claim(kinds, &jobs)
-        let isRoomy = room(.refreshCache) >= kinds.count
-        var hasRead = false
-        if isRoomy {
-            let replies = await reading.pipeline(kinds.map { read([$0], ">", count: share($0, of: kinds)) })
-            for (kind, reply) in zip(kinds, replies) where try start(reply, kind, &jobs) { hasRead = true }
-        } else {
+        guard room(.refreshCache) >= kinds.count else {
+            var most = 0
             for kind in kinds where room(kind) > 0 {
-                if try await take(read([kind], ">", count: 1), kind, &jobs) { hasRead = true }
+                most = max(most, try start(await reading.pipeline([read([kind], ">", count: 1)])[0], kind, &jobs))
             }
+            if most == 0 { try await LaneActor.sleep(for: .milliseconds(2)) }
+            return
         }
-        guard !hasRead else { return }
-        // Nothing waits: the first job of any stream ends the next read.
-        let idle = kinds.filter { unreadable[$0] == nil }
-        guard isRoomy, let first = idle.first else { return try await LaneActor.sleep(for: .milliseconds(2)) }
-        _ = try await take(read(idle, ">", count: 1, block: 1000), first, &jobs)
+        if isBusy || kinds.contains(where: { unreadable[$0] != nil }) {
+            let replies = await reading.pipeline(kinds.map { read([$0], ">", count: share($0, of: kinds)) })
+            isBusy = false
+            for (kind, reply) in zip(kinds, replies) where try start(reply, kind, &jobs) > 0 { isBusy = true }
+        } else {
+            // Nothing waits: the first job of any stream ends this read.
+            let count = max(1, room(.refreshCache) / 8)
+            // Longer than the read that blocks for a second.
+            let reply = await reading.pipeline([read(kinds, ">", count: count, block: 1000)], timeout: .seconds(6))[0]
+            isBusy = try start(reply, nil, &jobs) >= count
+        }
     }
 
     /// Starts what is pending for this consumer and not in hand, page by page.
@@ -77,36 +82,34 @@ extension Lane {
         return RedisCommand(head + wait + ["STREAMS"]) + kinds.map(keys.jobs) + kinds.map { _ in from }
     }
 
-    private func take(_ command: RedisCommand, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws -> Bool {
-        // Longer than the read that blocks for a second.
-        try start(await reading.pipeline([command], timeout: .seconds(6))[0], kind, &jobs)
-    }
-
-    /// Starts the jobs of a reply; `kind` is the one whose stream a fault concerns. Returns whether there were any.
-    private func start(_ reply: RedisValue, _ kind: Kind, _ jobs: inout DiscardingTaskGroup) throws(RedisError) -> Bool
+    /// Starts the jobs of a reply; `kind` is the one whose stream a fault concerns, nil: nobody knows.
+    /// - Returns: how many there were of one kind at most.
+    private func start(_ reply: RedisValue, _ kind: Kind?, _ jobs: inout DiscardingTaskGroup) throws(RedisError) -> Int
     {
         if reply.error?.code == .server("NOGROUP") || reply.error?.code == .server("UNBLOCKED") {
             hasGroups = false
-            return false
+            return 0
         }
         if reply.error?.code == .server("WRONGTYPE") {
+            // Of several streams: which, the next reads will tell.
+            guard let kind else { return .max }
             if unreadable[kind] == nil { log.error("not a stream", metadata: ["key": "\(keys.jobs(kind))"]) }
             unreadable[kind] = .now + .seconds(2)
-            return false
+            return 0
         }
         let since = ContinuousClock.now - .seconds(2)
         let streams = try reply.get().array ?? []
-        unreadable[kind] = nil
-        var hasStarted = false
+        if let kind { unreadable[kind] = nil }
+        var most = 0
         for stream in streams {
             guard let parts = stream.array, parts.count == 2, let key = parts[0].text,
                 let kind = Kind.allCases.first(where: { keys.jobs($0) == key })
             else { throw RedisError(.malformedReply, "XREADGROUP: a stream and its entries were expected") }
-            for entry in parts[1].array ?? [] {
-                if start(entry, kind, since: since, &jobs) { hasStarted = true }
-            }
+            let entries = parts[1].array ?? []
+            for entry in entries { _ = start(entry, kind, since: since, &jobs) }
+            most = max(most, entries.count)
         }
-        return hasStarted
+        return most
     }
 
     /// Starts the job of `[entry id, fields, deliveries?]`, unless it runs here already; `since`: when its lease began.

@@ -34,6 +34,8 @@ package final class Lane {
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     var unreadable: [Kind: ContinuousClock.Instant] = [:]
     var hasGroups = false
+    /// Whether the last read left jobs behind, as far as one can tell: then the next does not block.
+    var isBusy = true
     /// What a person has stopped.
     var paused: Set<Kind> = []
     /// Why this Redis may not hold orders; nil: it may.
