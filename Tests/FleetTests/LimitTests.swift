@@ -103,18 +103,19 @@ struct LimitTests {
                 [("symbol", Array(["BTC/USDT", "ETH/USDT"][index % 2].utf8)), ("max_age_ms", [48])])
         }
         #expect(await stack.pipeline(flood).allSatisfy { $0.error == nil })
-        var waits: [Int] = []
+        var waits: [[Int]] = [[], []]
         for index in 0..<10 {
             let order = try await stack.run(.binance, .submitOrder, Stack.resting("o-\(index)"))
             let cancel = try await stack.run(
                 .binance, .cancelOrder, ["id": "c-\(index)", "symbol": "BTC/USDT", "order_id": "o-\(index)"])
-            for result in [order, cancel] {
+            for (kind, result) in [order, cancel].enumerated() {
                 #expect(result["status"].text == "ok", "\(result)")
-                waits.append((result["finished_ms"].int ?? 0) - (result["enqueued_ms"].int ?? 0))
+                waits[kind].append((result["finished_ms"].int ?? 0) - (result["enqueued_ms"].int ?? 0))
             }
         }
         let left = try await stack.backlog(.binance).entries
-        print("orders and cancels beside \(left) waiting tickers took \(waits.sorted()) ms")
+        // Five orders may go at once and 4.4 a second after them, whatever else waits.
+        print("beside \(left) waiting tickers took cancels \(waits[1]) ms, orders \(waits[0]) ms")
         #expect(left > 0, "the flood must outlast the orders")
         withExtendedLifetime(worker) {}
     }
