@@ -191,7 +191,7 @@ package final class Lane {
     }
 
     private func line(_ job: Job, _ text: String) -> String {
-        "\(nowMs()) \(consumer) attempt \(job.attempt): \(text.prefix(300))"
+        "\(nowMs()) \(consumer) attempt \(job.attempt): \(text.prefix(300).replacing("\n", with: " "))"
     }
 
     private func outcome(of job: Job) async throws -> Outcome {
@@ -224,7 +224,7 @@ package final class Lane {
             return end(job, .finished(result: result, ttl: ttl))
         }
         metrics.moves[.buried]?.increment()
-        end(job, .dead(result: result, ttl: ttl, reason: reason, line: line(job, outcome.json)))
+        end(job, .dead(result: result, ttl: ttl, reason: reason, line: line(job, outcome.error)))
     }
 
     /// Puts a job off, but not beyond its deadline. With a `line` for its history it is another attempt.

@@ -36,6 +36,13 @@ package struct Outcome: Sendable {
         Status.allCases.first { json.hasPrefix(#""status":"\#($0.rawValue)""#) }.map { Outcome(status: $0, json: json) }
     }
 
+    /// `code: message` of an outcome that is an error.
+    var error: String {
+        let object = try? JSONSerialization.jsonObject(with: Data("{\(json)}".utf8)) as? [String: Any]
+        let error = object?["error"] as? [String: Any]
+        return "\(error?["code"] ?? status.rawValue): \(error?["message"] ?? "")"
+    }
+
     /// The whole result object of the contract. Times are unix milliseconds.
     package func result(of job: Job, worker: String, startedMs: Int64, finishedMs: Int64) -> String {
         let pieces = [

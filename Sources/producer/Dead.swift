@@ -115,7 +115,11 @@ struct ShowDead: AsyncParsableCommand {
         let times = [("died", utc(job.diedMs)), ("enqueued", Int(job.field("fleet_enqueued_ms")).map(utc) ?? "-")]
         let plain = job.fields.filter { !["fleet_history", "fleet_enqueued_ms"].contains($0.name) }
             .map { ($0.name.replacing("fleet_", with: ""), $0.value) }
-        let history = job.field("fleet_history").split(separator: "\n").map { ("history", String($0)) }
+        let history = job.field("fleet_history").split(separator: "\n").map { line in
+            // `<unix ms> <worker> attempt <number>: <what went wrong>`
+            let ms = Int(line.prefix { $0.isNumber })
+            return ("history", (ms.map(utc) ?? "") + (ms == nil ? line : line.drop { $0.isNumber }))
+        }
         let head = [("exchange", exchange.rawValue), ("entry", job.entry)]
         print(table((head + plain + times + history).map { [$0, $1] }))
     }

@@ -58,7 +58,8 @@ struct DeadLetterTests {
     func look() async throws {
         let stack = try await Stack()
         #expect(try await listed(stack) == [])
-        let entry = try await stack.bury("t-1", .fetchTicker, reason: "attempts", line: "attempt 1: a\nattempt 2: b")
+        let story = "1795475465000 w attempt 1: a\nattempt 2: b"
+        let entry = try await stack.bury("t-1", .fetchTicker, reason: "attempts", line: story)
         try await stack.bury("t-2", .fetchTicker, reason: "poison")
         try await stack.bury("o-1", .submitOrder, reason: "unknown")
         #expect(try await listed(stack) == ["t-1", "t-2", "o-1"])
@@ -74,11 +75,12 @@ struct DeadLetterTests {
             let shown = try await stack.producer(["dead", "show", "kraken", name])
             #expect(shown.status == 0)
             #expect(shown.output.contains(/symbol +BTC\/USD\n/), "\(shown.output)")
-            #expect(shown.output.contains(/history +attempt 1: a\nhistory +attempt 2: b/), "\(shown.output)")
+            #expect(shown.output.contains(/history +2026-11-23T23:11:05.000Z w attempt 1: a\n/), "\(shown.output)")
+            #expect(shown.output.contains(/history +attempt 2: b/), "\(shown.output)")
             #expect(shown.output.contains(/enqueued +2026-11-23T23:11:05.000Z\n/), "\(shown.output)")
         }
         let json = try JSONValue(try await stack.producer(["dead", "show", "kraken", "t-1", "--json"]).output)
-        #expect(json["history"].list == [.text("attempt 1: a"), .text("attempt 2: b")])
+        #expect(json["history"].list == [.text("1795475465000 w attempt 1: a"), .text("attempt 2: b")])
         #expect(json["fields"].members == ["symbol": .text("BTC/USD")])
         #expect(json["reason"].text == "attempts" && json["attempts"].int == 3 && json["last_worker"].text == "w")
         let none = try await stack.producer(["dead", "show", "kraken", "t-9"])
