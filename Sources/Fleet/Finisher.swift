@@ -74,10 +74,12 @@ package final class Finisher {
         }
     }
 
-    /// Writes the entries, and puts those that Redis did not take back into the queue: behind the others, so that what
-    /// it refuses (a dead stream that is no stream) does not hold them up.
+    /// Writes the entries, and puts those that Redis did not take back into the queue: after a wait of their own and
+    /// behind the others, so that what it refuses (a dead stream that is no stream) does not hold them up.
     private func write(_ entries: [Entry]) async {
         let (left, error) = await written(entries)
+        underWay -= 1
+        queued.continuation.yield()
         if left.count == entries.count, let error {
             if failures == 0 { log.warning("results not written yet", metadata: ["error": "\(error)"]) }
             failures += 1
@@ -87,8 +89,7 @@ package final class Finisher {
             failures = 0
         }
         queue += left
-        underWay -= 1
-        queued.continuation.yield()
+        if !left.isEmpty { queued.continuation.yield() }
     }
 
     /// - Returns: what could not be written, and the last reason.

@@ -5,6 +5,8 @@ internal import Redis
 struct Journal {
     let state: String
     let outcome: Outcome?
+    /// Who began the last send.
+    let owner: String
     var exchangeOrderId: String?
     /// How long the exchange may still be about to accept the last send.
     var mayAppearFor = Duration.zero
@@ -16,8 +18,8 @@ struct Journal {
     var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(5))) }
 
     /// One just opened.
-    init(mayAppearFor: Duration) {
-        (state, outcome) = ("sending", nil)
+    init(owner: String, mayAppearFor: Duration) {
+        (state, outcome, self.owner) = ("sending", nil, owner)
         self.mayAppearFor = mayAppearFor
     }
 
@@ -27,6 +29,7 @@ struct Journal {
         }
         self.state = state
         outcome = values[1].text.flatMap(Outcome.written)
+        owner = values[2].text ?? ""
         exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
         guard values.count >= 9 else { return }
         mayAppearFor = .milliseconds(values[4].int ?? 0)
@@ -67,7 +70,7 @@ final class Journals {
         try Journal(try await call("fleet_journal_cancel", id, [.int(ttl)]))
     }
 
-    private func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
+    func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
 
     /// Opens the journal. - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
     func begin(_ job: Job) async throws {
@@ -89,12 +92,16 @@ final class Journals {
             "fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
     }
 
-    /// Writes how the order ended; with `isUnsent` only where no send is under way. - Returns: what stands.
-    /// - Throws: `RedisError`; the next delivery asks again.
-    func end(_ id: String, _ outcome: Outcome, isUnsent: Bool = false) async throws(RedisError) -> Outcome {
+    /// Writes how the order ended: of the send that `owner` began, or with nil where no send is under way.
+    /// - Returns: what stands. - Throws: `RedisError`, `SetAside` while another send is under way; the next delivery
+    ///   asks again.
+    func end(_ id: String, _ outcome: Outcome, of owner: String?) async throws -> Outcome {
         let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
-        let arguments: [RedisArgument] = [.text(state), .text(outcome.json), .int(ttl), isUnsent ? "1" : ""]
+        let arguments: [RedisArgument] = [
+            .text(state), .text(outcome.json), .int(ttl), owner == nil ? "1" : "", .text(owner ?? ""),
+        ]
         let reply = try await call("fleet_journal_end", id, arguments)
+        guard reply.text?.isEmpty == false else { throw SetAside(.milliseconds(500)) }
         return reply.text.flatMap(Outcome.written) ?? outcome
     }
 }

@@ -30,7 +30,8 @@ package final class Lane {
     /// Those of them that still run: the others wait only for Redis to confirm their end.
     private var running = 0
     /// Slots that more jobs may fill: a worker that runs ahead of Redis by two thousand results waits for it.
-    var freeSlots: Int { min(configuration.concurrency - running, 2048 - finisher.count) }
+    var freeSlots: Int { min(configuration.concurrency - running, Self.mostUnwritten - finisher.count) }
+    static let mostUnwritten = 2048
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     var unreadable: [Kind: ContinuousClock.Instant] = [:]
     var hasGroups = false
@@ -187,7 +188,12 @@ package final class Lane {
         }
         // An order's id keeps its first outcome; what could not be understood was no order.
         guard case .submitOrder = job.work else { return ended }
-        return (try await orders.journals.end(job.id, ended.0, isUnsent: true), ended.reason)
+        do { return (try await orders.journals.end(job.id, ended.0, of: nil), ended.reason) } catch let error
+            as RedisError where error.code == .server("WRONGTYPE")
+        {
+            let text = "its journal was overwritten, so it may exist: \(error.message)"
+            return (.ended(.unknown, code: "order_unknown", text), "redis")
+        }
     }
 
     private func line(_ job: Job, _ text: String) -> String {

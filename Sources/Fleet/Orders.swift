@@ -90,7 +90,7 @@ package final class Orders {
     /// Sends the order, its journal opened for it when nothing more is waited for.
     private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
-        var sent = Journal(mayAppearFor: session.api.acceptance)
+        var sent = Journal(owner: journals.owner(job), mayAppearFor: session.api.acceptance)
         let answer: Answer
         do {
             answer = try await session.perform(.submit(order, reference), for: job) { [self] in
@@ -105,14 +105,14 @@ package final class Orders {
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
             return try await resume(order, sent, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
-            return try await journals.end(job.id, .ended(.rejected, error))
+            return try await journals.end(job.id, .ended(.rejected, error), of: sent.owner)
         } catch {
             // Certainly not executed: what waits to be sent can wait in its stream, expire or be canceled there.
             if isOpen { await journals.note("released", job) }
             throw error
         }
         // The exchange has it: what fails from here on leaves the journal open.
-        if case .order(let known) = answer { return try await journals.end(job.id, ended(known)) }
+        if case .order(let known) = answer { return try await journals.end(job.id, ended(known), of: sent.owner) }
         if case .accepted(let id?) = answer {
             sent.exchangeOrderId = id
             await journals.note("acknowledged", job, id)
@@ -147,7 +147,8 @@ package final class Orders {
         ]
         let advice = "the order may exist: \(reason); look it up by its client order id, then: producer order settle"
         return try await journals.end(
-            job.id, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })))
+            job.id, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })),
+            of: journal.owner)
     }
 
     /// Asks for the order. Found, it is adopted once it rests, is filled or has ended; not found, it is sent again when
@@ -159,7 +160,7 @@ package final class Orders {
             let mayRest = order.type == .limit && [.gtc, .po].contains(order.timeInForce)
             let isEnding = !mayRest && [.open, .partiallyFilled].contains(found.status)
             if isEnding, journal.age < patience.ending { throw journal.step }
-            return try await journals.end(job.id, ended(found))
+            return try await journals.end(job.id, ended(found), of: journal.owner)
         }
         if reference.exchangeOrderId != nil {
             // Acknowledged, so never sent again; the exchange shows it late.
@@ -184,7 +185,7 @@ package final class Orders {
     /// Ends an order that was never placed; the journal says whether that is certain.
     private func absent(_ job: Job, _ outcome: Outcome) async throws -> Outcome {
         try await journals.begin(job)
-        return try await journals.end(job.id, outcome)
+        return try await journals.end(job.id, outcome, of: journals.owner(job))
     }
 
     /// The order where the exchange shows it, else nil. - Throws: when it could not be asked.
@@ -211,7 +212,7 @@ package final class Orders {
         if job.deliveries <= 2 * Lease.maxDeliveries {
             do {
                 if let found = try await find(try await reference(jobId, order.symbol)) {
-                    return try await journals.end(jobId, ended(found))
+                    return try await journals.end(jobId, ended(found), of: journal.owner)
                 }
             } catch let pause as SetAside {
                 // It could not be asked now: that is no reason to call it unknown.
@@ -222,7 +223,8 @@ package final class Orders {
         }
         let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: jobId)))}"#
         return try await journals.end(
-            jobId, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data))
+            jobId, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data),
+            of: journal.owner)
     }
 
     // MARK: - Cancel

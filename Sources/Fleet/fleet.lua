@@ -77,7 +77,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 2 end}
+  callback = function() return 3 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -399,13 +399,18 @@ redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-
   return standing(j)
 end}
 
--- Writes how an order ended. What is known stays: only 'unknown' gives way to another outcome.
+-- Writes how an order ended. What is known stays: only 'unknown' gives way to another outcome. That an order was not
+-- placed, or that nobody knows, is only said of the send it was found for: not when another owner has begun one since.
 -- KEYS: 1 journal  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 '1': only when no send is under way, ''
--- Returns: the outcome JSON that stands, or the given one
+--       5 owner of the send it is said of, '' for any
+-- Returns: the outcome JSON that stands, the given one, or '' when it is not known yet: nothing was done then
 redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
   if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown') then return j.outcome end
-  if argv[4] == '1' and j.state and j.state ~= 'released' then return argv[2] end
+  if argv[4] == '1' and (j.state == 'sending' or j.state == 'unknown') then return j.outcome or '' end
+  if argv[4] == '1' and j.state == 'canceled' then return argv[2] end
+  local isOthers = (argv[5] or '') ~= '' and (j.owner or argv[5]) ~= argv[5]
+  if isOthers and argv[1] ~= 'accepted' then return j.outcome or '' end
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', now())
   redis.call('EXPIRE', keys[1], argv[3])
   return argv[2]

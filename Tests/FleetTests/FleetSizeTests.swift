@@ -53,6 +53,22 @@ struct FleetSizeTests {
         }
     }
 
+    @Test("any concurrency serves every kind", arguments: [1, 100_000])
+    func anyConcurrency(_ concurrency: Int) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker([
+            "FLEET_EXCHANGES": "binance", "FLEET_CONCURRENCY": "\(concurrency)",
+        ])
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o"]
+        for (kind, fields) in [
+            (Kind.submitOrder, Stack.resting("o")), (.cancelOrder, cancel),
+            (.fetchTicker, ["id": "t", "symbol": "BTC/USDT"]), (.refreshCache, ["id": "r", "symbols": "BTC/USDT"]),
+        ] {
+            #expect(try await stack.run(.binance, kind, fields)["status"].text == "ok")
+        }
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("SIGTERM of a busy worker while another runs: every job is done, each order once, and it ends with code 0")
     func stopBusyWorker() async throws {
         let stack = try await Stack()

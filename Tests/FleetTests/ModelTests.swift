@@ -114,6 +114,10 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation(
             "a known outcome stays", "if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown')", "if false"),
         Mutation("unknown gives way", "(j.state ~= 'unknown' or argv[1] == 'unknown')", "true"),
+        Mutation("a refusal is of its own send", "if isOthers and argv[1] ~= 'accepted' then", "if false then"),
+        Mutation("anybody may have found the order", "if isOthers and argv[1] ~= 'accepted' then", "if isOthers then"),
+        Mutation("what was sent is not unsent", "(j.state == 'sending' or j.state == 'unknown')", "false"),
+        Mutation("what is canceled stays so", "if argv[4] == '1' and j.state == 'canceled' then", "if false then"),
         Mutation("a person settles only what is unknown", "if state ~= 'unknown' then return", "if false then return"),
     ]
 }
@@ -775,7 +779,8 @@ struct JournalModel: Model {
         case 19 where random.below(2) == 0: try await cancel()
         case 20 where random.below(2) == 0:
             try await end(
-                random.pick(["accepted", "rejected", "failed", "expired", "unknown", "unknown"]) ?? "unknown")
+                random.pick(["accepted", "rejected", "failed", "expired", "unknown", "unknown"]) ?? "unknown",
+                of: random.pick([nil, "", "a", "b", "c", owner, owner]) ?? nil)
         case 21: try await settle()
         case 22..<24: try await look()
         case 24..<27: try await pass("send_until_ms")
@@ -862,11 +867,21 @@ struct JournalModel: Model {
         try compare()
     }
 
-    private mutating func end(_ ending: String) async throws {
-        let reply = try await call("fleet_journal_end", [journal], [.text(ending), .text("{\(ending)}"), 600]).text
-        if outcome == nil || (state == "unknown" && ending != "unknown") { (state, outcome) = (ending, "{\(ending)}") }
-        hasEnded = true
-        try expect(reply == outcome, "end answered \(reply ?? ""), not \(outcome ?? "")")
+    /// Of the send of one owner, of any (""), or with nil where no send is under way.
+    private mutating func end(_ ending: String, of caller: String?) async throws {
+        let reply = try await call(
+            "fleet_journal_end", [journal],
+            [.text(ending), .text("{\(ending)}"), 600, caller == nil ? "1" : "", .text(caller ?? "")]
+        ).text
+        var expected = outcome ?? ""
+        let isKnown = outcome != nil && (state != "unknown" || ending == "unknown")
+        let isUnderWay = caller == nil && (state == "sending" || state == "unknown")
+        let isOthers = ending != "accepted" && caller.map { ![$0, ""].contains(owner) && $0 != "" } ?? false
+        if !isKnown, !isUnderWay, !isOthers {
+            expected = "{\(ending)}"
+            if caller != nil || state != "canceled" { (state, outcome, hasEnded) = (ending, expected, true) }
+        }
+        try expect(reply == expected, "end of \(caller ?? "no send") answered \(reply ?? ""), not \(expected)")
         try compare()
     }
 

@@ -233,6 +233,47 @@ struct OrderSafetyTests {
         withExtendedLifetime((worker, proxy)) {}
     }
 
+    @Test("a refusal that reaches Redis after another worker has sent the order anew is not its outcome")
+    func lateRefusal() async throws {
+        let stack = try await Stack()
+        let socket = stack.redis.withLock(\.socket)
+        let refusals = Mutex(0)
+        let fake = FakeHTTPServer.bybit(refusing: #"{"retCode":10004,"retMsg":"error sign!","time":1}"#)
+        let proxy = Proxy(to: .unix(socket)) { direction, _, bytes in
+            let text = String(decoding: bytes, as: UTF8.self)
+            guard direction == .request, text.contains("$17\r\nfleet_journal_end\r\n") else { return true }
+            refusals.withLock { $0 += 1 }
+            // As if this worker had slept just here, and another had proven the order absent and sent it.
+            let other = ["redis-cli", "-s", socket, "HSET", "fleet:{bybit}:order:late", "owner", "other 0-1"]
+            guard let cli = try? Program(other, in: stack.directory) else { return true }
+            while cli.exitStatus == nil { usleep(1000) }
+            return true
+        }
+        let worker = try await stack.worker([
+            "REDIS_URL": "redis://127.0.0.1:\(proxy.port)", "BYBIT_URL": fake.url, "FLEET_EXCHANGES": "bybit",
+        ])
+        try await stack.push(.bybit, .submitOrder, Stack.resting("late"))
+        try await eventually("it was refused and put aside") { try await stack.added(.bybit, .submitOrder) > 1 }
+        #expect(refusals.withLock { $0 } == 1)
+        let journal = try await stack.journal(.bybit, "late")
+        #expect(journal["state"] == "sending" && journal["outcome"] == nil, "\(journal)")
+        try await stack.journal(.bybit, "late", ["state": "accepted", "outcome": #""status":"ok","data":{}"#])
+        #expect(try await stack.result(.bybit, "late")["status"].text == "ok")
+        withExtendedLifetime((worker, proxy, fake)) {}
+    }
+
+    @Test("an order whose journal was overwritten ends unknown, and is not sent")
+    func overwritten() async throws {
+        let stack = try await Stack()
+        try await stack.command(["SET", Stack.key(.binance, "order:o"), "what is this?"])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(result["status"].text == "unknown" && result["error"]["code"].text == "order_unknown", "\(result)")
+        #expect(try await stack.orders(.binance).isEmpty)
+        #expect(try await stack.command(["XLEN", Stack.key(.binance, "dead")]) == .integer(1))
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("an order that is shown late ends ok with its fill, whether its answer was lost or only acknowledged")
     func shownLate() async throws {
         let stack = try await Stack()

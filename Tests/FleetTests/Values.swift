@@ -136,3 +136,17 @@ struct BadJob: Sendable, CustomTestStringConvertible {
         BadJob(.cancelOrder, ["symbol": "BTC/USDT", "order_id": "a/b"], says: ["order_id", "'a/b'"]),
     ]
 }
+
+extension FakeHTTPServer {
+    /// A Bybit that knows the time and one market, and answers everything else with `answer`.
+    static func bybit(refusing answer: String) -> FakeHTTPServer {
+        FakeHTTPServer { request in
+            if request.target.contains("time") { return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#) }
+            guard request.target.contains("instruments") else { return .text(answer) }
+            let market =
+                #"{"symbol":"BTCUSDT","baseCoin":"BTC","quoteCoin":"USDT","status":"Trading","#
+                + #""priceFilter":{"tickSize":"0.1"},"lotSizeFilter":{"basePrecision":"0.001"}}"#
+            return .text(#"{"retCode":0,"result":{"list":[\#(market)]},"time":1}"#)
+        }
+    }
+}

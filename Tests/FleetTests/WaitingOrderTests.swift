@@ -80,16 +80,8 @@ struct WaitingOrderTests {
     @Test("a key that the exchange repeats in its refusal is in no result and no log")
     func repeatedKey() async throws {
         let stack = try await Stack()
-        let fake = FakeHTTPServer { request in
-            if request.target.contains("time") { return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#) }
-            if request.target.contains("instruments") {
-                let market =
-                    #"{"symbol":"BTCUSDT","baseCoin":"BTC","quoteCoin":"USDT","status":"Trading","#
-                    + #""priceFilter":{"tickSize":"0.1"},"lotSizeFilter":{"basePrecision":"0.001"}}"#
-                return .text(#"{"retCode":0,"result":{"list":[\#(market)]},"time":1}"#)
-            }
-            return .text(#"{"retCode":10004,"retMsg":"error sign! origin_string[1key-of-ours5000]","time":1}"#)
-        }
+        let fake = FakeHTTPServer.bybit(
+            refusing: #"{"retCode":10004,"retMsg":"error sign! origin_string[1key-of-ours5000]","time":1}"#)
         let worker = try await stack.worker([
             "BYBIT_URL": fake.url, "FLEET_EXCHANGES": "bybit", "BYBIT_KEY": "key-of-ours", "BYBIT_SECRET": "secret",
         ])
