@@ -5,7 +5,7 @@ internal import Redis
 /// How a lane reads its streams.
 extension Lane {
     func turn(_ jobs: inout DiscardingTaskGroup) async throws {
-        guard reading.isConnected, writing.isConnected else {
+        guard isConnected else {
             hasGroups = false
             return try await LaneActor.sleep(for: .milliseconds(50))
         }

@@ -14,15 +14,16 @@ package final class Lane {
     let log: Logger
     let metrics: LaneMetrics
     private let nowMs: @Sendable () -> Int64
-    /// One connection for the read that blocks, one for everything else.
-    let reading, writing: RedisClient
+    /// One connection for the read that blocks, one for orders and cancels, which must not stand behind the results of
+    /// a thousand tickers, and one for everything else.
+    let reading, trading, writing: RedisClient
+    var isConnected: Bool { reading.isConnected && trading.isConnected && writing.isConnected }
     let session: ExchangeSession
     private let tickers: Tickers
     private let limiter: Limiter
     private let orders: Orders
-    private lazy var finisher = Finisher(redis: writing, keys: keys, consumer: consumer, log: log) {
-        [unowned self] job, wasOurs in release(job, wasOurs)
-    }
+    private lazy var finisher = finisher(over: writing)
+    private lazy var tradeFinisher = finisher(over: trading)
     private let freed = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     /// The entries read and not yet off their stream, and when the lease of each was last known to begin.
     var inHand: [Kind: [String: ContinuousClock.Instant]] = [:]
@@ -30,7 +31,8 @@ package final class Lane {
     /// Those of them that still run: the others wait only for Redis to confirm their end.
     private var running = 0
     /// Slots that more jobs may fill: a worker that runs ahead of Redis by two thousand results waits for it.
-    var freeSlots: Int { min(configuration.concurrency - running, Self.mostUnwritten - finisher.count) }
+    var freeSlots: Int { min(configuration.concurrency - running, Self.mostUnwritten - unwritten) }
+    private var unwritten: Int { finisher.count + tradeFinisher.count }
     static let mostUnwritten = 2048
     /// Streams that could not be read (a key of another type), and when they are looked at again.
     var unreadable: [Kind: ContinuousClock.Instant] = [:]
@@ -47,7 +49,7 @@ package final class Lane {
     var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
-    package var isReady: Bool { reading.isConnected && writing.isConnected && hasGroups }
+    package var isReady: Bool { isConnected && hasGroups }
 
     package init(
         api: any ExchangeAPI, consumer: String, configuration: Configuration, http: HTTPClient, log: Logger,
@@ -73,22 +75,23 @@ package final class Lane {
             }
         }
         reading = client("read")
+        trading = client("trade")
         writing = client("write")
         let nonceKey = keys.nonce
         events = Events(keys: keys, consumer: consumer, log: log)
         let account = api.credentials.map { Signing.hex(Signing.sha256($0.key.utf8).prefix(6)) } ?? "none"
-        limiter = Limiter(redis: writing, keys: keys, egress: configuration.egress, account: account, nowMs: nowMs)
+        limiter = Limiter(redis: trading, keys: keys, egress: configuration.egress, account: account, nowMs: nowMs)
         session = ExchangeSession(
             api: api, http: http, limiter: configuration.usesLimits ? limiter : nil, events: events,
             metrics: metrics, log: log, nowMs: nowMs
-        ) { [writing] () async throws(ExchangeError) in
-            let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: writing)
+        ) { [trading] () async throws(ExchangeError) in
+            let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: trading)
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
             throw ExchangeError(.wait, code: "no_nonce", "Redis gave no nonce")
         }
         tickers = Tickers(session: session, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
         orders = Orders(
-            session: session, tickers: tickers, redis: writing, configuration: configuration, consumer: consumer,
+            session: session, tickers: tickers, redis: trading, configuration: configuration, consumer: consumer,
             log: log, nowMs: nowMs)
     }
 
@@ -96,9 +99,8 @@ package final class Lane {
     /// begun, and removes its consumer.
     package func run() async {
         await withTaskGroup { group in
-            group.addTask { await self.reading.run() }
-            group.addTask { await self.writing.run() }
-            group.addTask { await self.finisher.run() }
+            for client in [reading, trading, writing] { group.addTask { await client.run() } }
+            for finisher in [finisher, tradeFinisher] { group.addTask { await finisher.run() } }
             group.addTask { await self.limiter.run() }
             group.addTask { await self.tickers.run() }
             group.addTask { await self.keepLeases() }
@@ -243,7 +245,12 @@ package final class Lane {
 
     private func end(_ job: Job, _ ending: Finisher.Ending) {
         running -= 1
-        finisher.end(job, ending, leasedAt: inHand[job.kind]?[job.entryId] ?? .now - Lease.length)
+        let leasedAt = inHand[job.kind]?[job.entryId] ?? .now - Lease.length
+        (job.kind.isTrading ? tradeFinisher : finisher).end(job, ending, leasedAt: leasedAt)
+    }
+
+    private func finisher(over redis: RedisClient) -> Finisher {
+        Finisher(redis: redis, keys: keys, consumer: consumer, log: log) { [unowned self] in release($0, $1) }
     }
 
     private func release(_ job: Job, _ wasOurs: Bool) {

@@ -46,7 +46,7 @@ private func cancelLatency(_ rig: Rig, rate: Int, seconds: Int) async throws -> 
     let (stream, fields) = (Rig.keys.jobs(.cancelOrder), ["symbol", "BTC/USDT"])
     let calm = try await replies(rig, rate, seconds, stream, fields)
     // More than can be done meanwhile.
-    try rig.fill(100_000 * (seconds + 2))
+    try rig.fill(150_000 * (seconds + 2))
     try rig.release()
     let flooded = try await replies(rig, rate, seconds, stream, fields)
     if try rig.redis.call("XLEN", Rig.stream) == 0 { throw NotMeasured("the flood ended before the cancels") }

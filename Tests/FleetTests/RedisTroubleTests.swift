@@ -39,8 +39,9 @@ struct RedisTroubleTests {
         case .killed:
             for round in 0..<5 {
                 try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                // Three connections of two lanes.
                 try await eventually("all are back") {
-                    worker.program.errors.components(separatedBy: "redis connected").count == 5 + 4 * (round + 1)
+                    worker.program.errors.components(separatedBy: "redis connected").count == 7 + 6 * (round + 1)
                 }
             }
         case .paused:
@@ -128,7 +129,7 @@ struct RedisTroubleTests {
         // Without its time.
         let said = Dictionary(grouping: lines) { $0.drop { $0 != "," } }
         for (line, times) in said { #expect(times.count <= (trouble == .killed ? 6 : 2), "\(line)") }
-        #expect(lines.count <= (trouble == .killed ? 60 : 14), "\(lines.joined(separator: "\n"))")
+        #expect(lines.count <= (trouble == .killed ? 70 : 16), "\(lines.joined(separator: "\n"))")
         #expect(!worker.program.errors.contains("\"one\"") && !worker.program.errors.contains(":one@"))
     }
 
