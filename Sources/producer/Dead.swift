@@ -142,7 +142,7 @@ struct DeadChange: ParsableArguments {
     /// Does it a page at a time and says to how many; `change` returns how many of its jobs it found still there.
     func run(_ done: String, _ change: (RedisClient, [DeadJob]) async throws -> Int) async throws {
         let redis = try await openRedis()
-        var (count, missing) = (0, Set(ids))
+        var (chosen, count, missing) = (0, 0, Set(ids))
         for exchange in filter.exchanges {
             try await DeadJob.pages(of: exchange, on: redis) { page in
                 let jobs = page.filter { job in
@@ -152,13 +152,14 @@ struct DeadChange: ParsableArguments {
                 if dryRun, !filter.json {
                     for job in jobs { print("\(job.exchange) \(job.entry) \(job.id) would be \(done)") }
                 }
+                chosen += jobs.count
                 count += dryRun || jobs.isEmpty ? jobs.count : try await change(redis, jobs)
                 return true
             }
         }
         print(filter.json ? text([done: count, "dry_run": dryRun]) : "\(count) \(dryRun ? "would be " : "")\(done)")
         for id in missing.sorted() { complain("no dead job '\(id)' among those chosen") }
-        if !missing.isEmpty { throw ExitCode(1) }
+        if !missing.isEmpty || count < chosen { throw ExitCode(1) }
     }
 }
 
@@ -176,11 +177,17 @@ struct ReplayDead: AsyncParsableCommand {
                     continue
                 }
                 let keys = Keys(job.exchange)
-                let entry = try await FunctionLibrary.call(
-                    "fleet_replay",
-                    [keys.dead, keys.jobs(kind), keys.marker(job.id), keys.result(job.id), keys.order(job.id)],
-                    [.text(job.entry)], on: redis)
-                if entry.text?.isEmpty == false { count += 1 }
+                do throws(RedisError) {
+                    let entry = try await FunctionLibrary.call(
+                        "fleet_replay",
+                        [keys.dead, keys.jobs(kind), keys.marker(job.id), keys.result(job.id), keys.order(job.id)],
+                        [.text(job.entry)], on: redis)
+                    if entry.text?.isEmpty == false { count += 1 }
+                } catch {
+                    // One that cannot be replayed stays dead, and the others are replayed.
+                    guard error.code == .server("DUPLICATE") else { throw error }
+                    complain("\(job.exchange) \(job.entry) \(job.id) stays: \(error.message)")
+                }
             }
             return count
         }

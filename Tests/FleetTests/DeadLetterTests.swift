@@ -116,6 +116,17 @@ struct DeadLetterTests {
         #expect(try await stack.command(["XLEN", key]).int == 2)
     }
 
+    @Test("replay leaves a job whose id was enqueued again meanwhile, and the others do not wait for it")
+    func replayDuplicate() async throws {
+        let stack = try await Stack()
+        for id in ["t-1", "t-2"] { try await stack.bury(id, .fetchTicker, reason: "attempts") }
+        try await stack.command(["DEL", .text(Keys(.kraken).result("t-1"))])
+        #expect(try await stack.producer(["fetch-ticker", "kraken", "BTC/USD", "--id", "t-1"]).status == 0)
+        let some = try await stack.producer(["dead", "replay", "--all"])
+        #expect(some.status == 1 && some.output == "1 replayed\n" && some.errors.contains("t-1 stays"))
+        #expect(try await listed(stack) == ["t-1"])
+    }
+
     @Test("purge deletes what was chosen and nothing else, over more than one page")
     func purge() async throws {
         let stack = try await Stack()
