@@ -111,7 +111,7 @@ package final class Tickers {
         for (symbol, reply) in zip(symbols, replies) {
             // `<received ms> <JSON>`, as `fleet_cache_put` writes it.
             guard let parts = reply.text?.split(separator: " ", maxSplits: 1), parts.count == 2,
-                let receivedMs = Int64(parts[0]), receivedMs < nowMs() + 60_000,
+                let receivedMs = Int64(parts[0]), (0..<nowMs() + 60_000).contains(receivedMs),
                 let index = wanted.firstIndex(where: { $0.symbol == symbol })
             else { continue }
             let (found, age) = (Cached(json: String(parts[1]), receivedMs: receivedMs), nowMs() - receivedMs)

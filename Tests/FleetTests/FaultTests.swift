@@ -77,6 +77,21 @@ struct FaultTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test(
+        "what was not written by a worker is no cached ticker",
+        arguments: [
+            "-9223372036854775808 {}", "9223372036854775807 {}", "99999999999999999999 {}", "1e9 {}", "{}", "",
+        ])
+    func foreignCache(_ value: String) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        try await stack.command(["SET", Stack.key(.binance, "cache:BTC/USDT"), .text(value)])
+        let result = try await stack.run(
+            .binance, .fetchTicker, ["symbol": "BTC/USDT", "max_age_ms": "\(Int64.max)"])
+        #expect(result["source"].text == "exchange" && result["data"]["last"].text != nil, "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a stream key of another type stops its own kind only, and is served once the key is gone")
     func wrongType() async throws {
         let stack = try await Stack()
