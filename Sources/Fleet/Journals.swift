@@ -78,11 +78,11 @@ final class Journals {
         let arguments: [RedisArgument] = [
             .text(owner(job)), .int(bound), .int(ttl), .text(Kind.submitOrder.rawValue),
         ]
-        let reply = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused])
-        switch reply.array?.first?.text {
+        let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
+        switch standing.first?.text {
         case "begun": return
         case "paused": throw SetAside(Lease.heartbeat)
-        default: throw SetAside(.milliseconds(reply.array?[1].text?.isEmpty == false ? 1 : 500))
+        default: throw SetAside(.milliseconds(standing.dropFirst().first?.text?.isEmpty == false ? 1 : 500))
         }
     }
 

@@ -130,7 +130,7 @@ extension Lane {
     private func claim(_ kinds: [Kind], _ jobs: inout DiscardingTaskGroup) async throws {
         guard claimAt <= .now else { return }
         claimAt = .now + .seconds(2) * Double.random(in: 0.75...1.25)
-        for kind in kinds {
+        for kind in kinds where unreadable[kind] == nil {
             // A page a call; what others keep alive is passed over. The cursor goes on where the last scan stopped.
             for _ in 0..<20 where room(kind) > 0 {
                 let since = ContinuousClock.now

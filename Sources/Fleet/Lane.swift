@@ -132,6 +132,8 @@ package final class Lane {
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
         running += 1
         let startedMs = nowMs()
+        // Read while somebody paused it: it goes back, and what waits with it is not read.
+        if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
         metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,

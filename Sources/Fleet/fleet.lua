@@ -314,6 +314,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 local function journal(key)
   local list, j = redis.call('HGETALL', key), {}
   for i = 1, #list, 2 do j[list[i]] = list[i + 1] end
+  if list[1] and not j.state then error({err = 'WRONGTYPE ' .. key .. ' has no state: it is no journal'}) end
   return j
 end
 

@@ -136,6 +136,22 @@ struct OrderSafetyTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("what a read brings after its kind was paused does not begin")
+    func pausedWhileReading() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+        try await stack.command(["SADD", Stack.key(.binance, "paused"), "fetch_ticker"])
+        try await eventually("the lane says so") { worker.program.errors.contains(#""what":"fetch_ticker""#) }
+        // The read that blocks may still be one for all kinds.
+        try await stack.push(.binance, .fetchTicker, ["id": "t", "symbol": "BTC/USDT", "max_age_ms": "86400000"])
+        #expect(try await stack.run(.binance, .refreshCache, ["symbols": "BTC/USDT"])["status"].text == "ok")
+        #expect(try await stack.command(["GET", Stack.key(.binance, "result:t")]) == .null)
+        try await stack.command(["SREM", Stack.key(.binance, "paused"), "fetch_ticker"])
+        #expect(try await stack.result(.binance, "t")["attempt"].int == 1)
+        withExtendedLifetime(worker) {}
+    }
+
     // MARK: - First outcomes
 
     @Test("an order that was refused answers the same id with its first outcome, whatever is asked then")
@@ -262,10 +278,12 @@ struct OrderSafetyTests {
         withExtendedLifetime((worker, proxy, fake)) {}
     }
 
-    @Test("an order whose journal was overwritten ends unknown, and is not sent")
-    func overwritten() async throws {
+    @Test(
+        "an order whose journal was overwritten ends unknown, and is not sent",
+        arguments: [("SET", ["what is this?"]), ("HSET", ["outcome", "{}"])])
+    func overwritten(_ command: String, _ value: [String]) async throws {
         let stack = try await Stack()
-        try await stack.command(["SET", Stack.key(.binance, "order:o"), "what is this?"])
+        try await stack.command([.text(command), Stack.key(.binance, "order:o")] + value)
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
         let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
         #expect(result["status"].text == "unknown" && result["error"]["code"].text == "order_unknown", "\(result)")
