@@ -15,7 +15,8 @@ struct CrashTests {
         try await crowd.storm(jobs: max(3000, seconds * 100), over: seconds, andFor: 4) { _ in
             try await crowd.killOne()
         }
-        #expect(try await crowd.calm(within: .seconds(90 + 60 * Torture.minutes)) == "")
+        let left = try await crowd.calm(within: .seconds(90 + 60 * Torture.minutes))
+        #expect(left == "", "\(left)")
         let books = try await crowd.books()
         print(books.table("kill -9 every second"))
         #expect(books.lost.isEmpty, "\(books.lost)")
@@ -44,7 +45,8 @@ struct CrashTests {
             try await crowd.killOne()
         }
         try await stack.endFaults()
-        #expect(try await crowd.calm(within: .seconds(120 + 60 * Torture.minutes)) == "")
+        let left = try await crowd.calm(within: .seconds(120 + 60 * Torture.minutes))
+        #expect(left == "", "\(left)")
         let books = try await crowd.books()
         print(books.table("kill -9 every second, faulty exchanges"))
         #expect(books.lost.isEmpty, "\(books.lost)")
