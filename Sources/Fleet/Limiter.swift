@@ -42,12 +42,12 @@ package final class Limiter {
     /// Returns when the call may be made. - Throws: `SetAside`, `JobExpired`, `RedisError`, and in a stopping worker
     /// `CancellationError`.
     package func take(_ charges: [Charge], _ share: Share, deadlineMs: Int64?) async throws {
-        if isStopped { throw CancellationError() }
         let ask = Ask(charges: charges, share: share)
         let ahead = Double(queues[ask]?.count ?? 0)
         let wait = Duration.seconds(charges.map { ahead * $0.cost / $0.perSecond }.max() ?? 0)
         if wait > patience { throw SetAside(min(wait, .seconds(30))) }
-        try await withCheckedThrowingContinuation { continuation in
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            if isStopped { return continuation.resume(throwing: CancellationError()) }
             // Who joins others waits for what they wait for.
             if queues[ask] == nil { queued.continuation.yield() }
             queues[ask, default: []].append((continuation, deadlineMs))

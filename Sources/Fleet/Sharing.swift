@@ -1,11 +1,19 @@
+// A task that waits for a continuation may come to its actor's thread anew before it is asked to keep it: what was looked
+// at before may have changed. So whether there is something to wait for is looked at where the continuation is kept.
+
 /// Lets those who ask for one thing at the same time share one answer, or one failure.
 @LaneActor
 final class SingleFlight<Key: Hashable & Sendable, Value: Sendable> {
-    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>, Never>]] = [:]
+    private var waiters: [Key: [CheckedContinuation<Result<Value, any Error>?, Never>]] = [:]
 
     /// Joins the call for the key that is under way, else makes it.
     func join(_ key: Key, _ call: @LaneActor () async throws -> Value) async throws -> Value {
-        if waiters[key] != nil { return try await withCheckedContinuation { waiters[key]?.append($0) }.get() }
+        while waiters[key] != nil {
+            let shared = await withCheckedContinuation { continuation in
+                if waiters[key]?.append(continuation) == nil { continuation.resume(returning: nil) }
+            }
+            if let shared { return try shared.get() }
+        }
         waiters[key] = []
         var result: Result<Value, any Error> = .failure(CancellationError())
         defer { for waiter in waiters.removeValue(forKey: key) ?? [] { waiter.resume(returning: result) } }
@@ -22,8 +30,11 @@ final class Turnstile {
     var waiting: Int { waiters.count }
 
     func enter() async {
-        if isTaken { await withCheckedContinuation { waiters.append($0) } }
-        isTaken = true
+        await withCheckedContinuation { continuation in
+            if isTaken { return waiters.append(continuation) }
+            isTaken = true
+            continuation.resume()
+        }
     }
 
     /// Hands on directly, so that a newcomer cannot slip in between.

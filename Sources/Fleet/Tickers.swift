@@ -61,8 +61,8 @@ package final class Tickers {
     /// together, one request for many symbols and for all who ask for one.
     package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
         if let found = cached(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
-        if isStopped { throw CancellationError() }
-        return try await withCheckedThrowingContinuation { continuation in
+        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Found, any Error>) in
+            if isStopped { return continuation.resume(throwing: CancellationError()) }
             let waiter = Waiter(continuation: continuation, maxAgeMs: maxAgeMs, deadlineMs: job.deadlineMs)
             if let index = wanted.firstIndex(where: { $0.symbol == symbol }) {
                 wanted[index].waiters.append(waiter)
