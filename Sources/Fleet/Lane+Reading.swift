@@ -11,7 +11,9 @@ extension Lane {
         }
         if !hasGroups {
             try await createGroups()
-            // Entries that were delivered to us over a connection that broke before they arrived.
+            // After a long loss all leases are over: each worker first says what it still has, then looks at others'.
+            try await beat()
+            claimAt = max(claimAt, .now + .seconds(2))
             for kind in configuration.kinds { try await recover(kind, &jobs) }
             isBusy = true
         }
@@ -32,13 +34,17 @@ extension Lane {
         }
         if kinds.isEmpty { return try await LaneActor.sleep(for: .milliseconds(room(.cancelOrder) > 0 ? 20 : 2)) }
         try await claim(kinds, &jobs)
-        guard room(.refreshCache) >= kinds.count else {
-            var most = 0
+        if room(.refreshCache) < kinds.count {
+            isBusy = false
             for kind in kinds where room(kind) > 0 {
-                most = max(most, try start(await reading.pipeline([read([kind], ">", count: 1)])[0], kind, &jobs))
+                if try start(await reading.pipeline([read([kind], ">", count: 1)])[0], kind, &jobs) > 0 {
+                    isBusy = true
+                }
             }
-            if most == 0 { try await LaneActor.sleep(for: .milliseconds(2)) }
-            return
+            if isBusy { return }
+            // With something in hand its slot may be free again any moment.
+            let isAlone = inHandCount == 0 && !kinds.contains { unreadable[$0] != nil }
+            if !isAlone { return try await LaneActor.sleep(for: .milliseconds(2)) }
         }
         if isBusy || kinds.contains(where: { unreadable[$0] != nil }) {
             let replies = await reading.pipeline(kinds.map { read([$0], ">", count: share($0, of: kinds)) })
@@ -53,13 +59,30 @@ extension Lane {
         }
     }
 
-    /// Starts what is pending for this consumer and not in hand, page by page.
+    /// Starts what is pending for this consumer and not in hand: it was delivered over a connection that broke before it
+    /// arrived. Reading it again would count as one more delivery, of all that is in hand too.
     private func recover(_ kind: Kind, _ jobs: inout DiscardingTaskGroup) async throws {
-        var last: String? = "0"
-        while let from = last {
-            let reply = await reading.pipeline([read([kind], from, count: 100)])[0]
-            _ = try start(reply, kind, &jobs)
-            last = reply.array?.first?.array?.last?.array?.last?.array?.first?.text
+        let head: [RedisArgument] = [.text(keys.jobs(kind)), .text(Keys.group)]
+        var from: String? = "-"
+        while let first = from {
+            let page = await reading.pipeline([
+                RedisCommand(["XPENDING"] + head + [.text(first), "+", 100, .text(consumer)])
+            ])[0]
+            // An error says here what it says of a read.
+            guard page.error == nil else { return _ = try start(page, kind, &jobs) }
+            let entries = (page.array ?? []).compactMap { entry in
+                entry.array.flatMap { parts in parts.count == 4 ? parts[0].text.map { ($0, parts[3].int ?? 1) } : nil }
+            }
+            let lost = entries.filter { inHand[kind]?[$0.0] == nil }
+            let replies = await reading.pipeline(
+                lost.map { id, deliveries in
+                    RedisCommand(["XCLAIM"] + head + [.text(consumer), 0, .text(id), "RETRYCOUNT", .int(deliveries)])
+                })
+            for (reply, (_, deliveries)) in zip(replies, lost) {
+                guard let parts = try reply.get().array?.first?.array else { continue }
+                _ = start(.array(parts + [.integer(Int64(deliveries))]), kind, since: .now - .seconds(2), &jobs)
+            }
+            from = entries.last.map { "(\($0.0)" }
         }
     }
 

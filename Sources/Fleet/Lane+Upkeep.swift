@@ -9,8 +9,9 @@ extension Lane {
     func keepLeases() async {
         var beats = 0
         while !Task.isCancelled {
-            if hasGroups {
+            if writing.isConnected {
                 do throws(RedisError) {
+                    // Also while there is nothing to read with: what is in hand runs on.
                     try await beat()
                     // A newer library may have been replaced by a worker that looked before it came.
                     try await FunctionLibrary.load(into: writing)
@@ -30,7 +31,7 @@ extension Lane {
         }
     }
 
-    private func beat() async throws(RedisError) {
+    func beat() async throws(RedisError) {
         for (kind, entries) in inHand where !entries.isEmpty {
             let (ids, now) = (Array(entries.keys), ContinuousClock.now)
             for start in stride(from: 0, to: ids.count, by: 1000) {
@@ -54,7 +55,7 @@ extension Lane {
             events.tell("paused", stopped.isEmpty ? "nothing" : stopped.map(\.rawValue).sorted().joined(separator: ","))
         }
         paused = stopped
-        let found = configuration.allowsVolatileOrders ? nil : Self.volatility(replies[1])
+        let found = configuration.allowsVolatileOrders ? nil : try Self.volatility(replies[1])
         if found != volatility {
             events.tell("orders", found.map { "refused: \($0)" } ?? "taken again")
         }
@@ -62,7 +63,9 @@ extension Lane {
     }
 
     /// Why a Redis may not hold orders: it evicts keys, or keeps no log on disk.
-    private static func volatility(_ info: RedisValue) -> String? {
+    nonisolated static func volatility(_ info: RedisValue) throws(RedisError) -> String? {
+        // That a user may not ask is an answer; that a connection broke in between says nothing of this Redis.
+        if let error = info.error, error.code != .server("NOPERM") { throw error }
         let lines = (info.text ?? "").split(whereSeparator: \.isNewline)
         let value = { (name: String) in lines.first { $0.hasPrefix(name + ":") }?.dropFirst(name.count + 1) }
         guard let policy = value("maxmemory_policy"), let log = value("aof_enabled") else {

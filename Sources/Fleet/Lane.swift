@@ -27,7 +27,7 @@ package final class Lane {
     private let freed = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     /// The entries read and not yet off their stream, and when the lease of each was last known to begin.
     var inHand: [Kind: [String: ContinuousClock.Instant]] = [:]
-    private var inHandCount: Int { inHand.values.reduce(0) { $0 + $1.count } }
+    var inHandCount: Int { inHand.values.reduce(0) { $0 + $1.count } }
     /// Those of them that still run: the others wait only for Redis to confirm their end.
     private var running = 0
     /// Slots that more jobs may fill: a worker that runs ahead of Redis by two thousand results waits for it.

@@ -65,6 +65,10 @@ final class PipelineHandler: ChannelInboundHandler {
                 let whole = replies
                 replies = []
                 calls.removeFirst().continuation.resume(returning: whole)
+                // A master that was demoted answers on; the name it was found by may lead to the new one.
+                if whole.contains(where: { $0.error?.code == .server("READONLY") }) {
+                    fail(RedisError(.connectionLost, "Redis is read-only: a replica"))
+                }
             }
         } catch {
             fail(error as? RedisError ?? RedisError(.malformedReply, "\(error)"))

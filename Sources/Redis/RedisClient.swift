@@ -37,6 +37,11 @@ package final class RedisClient: RedisCalls {
         while !Task.isCancelled {
             do throws(RedisError) {
                 let connection = try await RedisConnection.connect(to: url, on: loop, name: name)
+                // Who may not ask finds out by writing.
+                if (try? await connection.send(["ROLE"]))?.array?.first?.text == "slave" {
+                    connection.close()
+                    throw RedisError(.server("READONLY"), "\(url) is a replica")
+                }
                 attempt = 0
                 reported = nil
                 onChange(.connected)

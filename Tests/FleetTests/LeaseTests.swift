@@ -101,6 +101,89 @@ struct LeaseTests {
         }
     }
 
+    private func deliveries(_ stack: Stack, _ kind: Kind) async throws -> [Int] {
+        let pending = try await stack.command(["XPENDING", .text(Keys(.binance).jobs(kind)), "workers", "-", "+", 100])
+        return (pending.array ?? []).compactMap { $0.array?.last?.int }
+    }
+
+    @Test("connections that break are no deliveries, neither of what is in hand nor of what was lost on its way")
+    func broken() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let name = try #require(worker.program.errors.firstMatch(of: /"consumer":"([^"]+)"/)?.1)
+        try await stack.control(#"{"latency_ms":9000}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        let ticker = { ["id": $0, "symbol": "BTC/USDT", "max_age_ms": "0"] }
+        try await stack.push(.binance, .fetchTicker, ticker("t"))
+        try await eventually("both are in hand") { try await stack.backlog(.binance).pending == 2 }
+        for round in 1...4 {
+            worker.program.signal(SIGSTOP)
+            try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            let lost = try await stack.push(.binance, .refreshCache, ["id": "r-\(round)", "symbols": "BTC/USDT"])
+            let read = try await stack.command([
+                "XREADGROUP", "GROUP", "workers", .text(String(name)), "STREAMS",
+                .text(Keys(.binance).jobs(.refreshCache)), ">",
+            ])
+            #expect(read.array?.first?.array?.last?.array?.first?.array?.first?.text == lost)
+            worker.program.signal(SIGCONT)
+            try await eventually("all are back") {
+                worker.program.errors.components(separatedBy: "redis connected").count == 4 + 3 * round
+            }
+            try await eventually("what was lost is in hand too") {
+                try await Stack.figure(worker, "^fleet_jobs_in_hand") == Double(2 + round)
+            }
+            #expect(try await deliveries(stack, .refreshCache) == Array(repeating: 1, count: round))
+            #expect(try await deliveries(stack, .submitOrder) == [1])
+            #expect(try await deliveries(stack, .fetchTicker) == [1])
+        }
+        try await stack.endFaults()
+        for id in ["o", "t", "r-1", "r-4"] {
+            #expect(try await stack.result(.binance, id)["status"].text == "ok")
+        }
+        #expect(try await Stack.figure(worker, "^fleet_job_moves_total.*(claimed|fenced)") == 0)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("what is in hand is kept alive while there is nothing to read with")
+    func unread() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        try await stack.control(#"{"latency_ms":9000}"#)
+        try await stack.push(.binance, .fetchTicker, ["id": "t", "symbol": "BTC/USDT", "max_age_ms": "0"])
+        try await eventually("it is in hand") { try await stack.backlog(.binance).pending == 1 }
+        // Only what the setting up of groups needs.
+        try await stack.command(["ACL", "SETUSER", "default", "-xgroup"])
+        try await stack.command(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+        try await eventually("it cannot read") { worker.program.errors.contains("not reading") }
+        let key = RedisArgument.text(Keys(.binance).jobs(.fetchTicker))
+        func silence() async throws -> Int {
+            let pending = try await stack.command(["XPENDING", key, "workers", "-", "+", 1])
+            return pending.array?.first?.array?.dropFirst(2).first?.int ?? .max
+        }
+        try await eventually("a second has passed") { try await silence() > 1000 }
+        try await eventually("it was renewed", within: .seconds(8)) { try await silence() < 1000 }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a worker of one slot waits for jobs without asking for them all the time")
+    func oneSlot() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_CONCURRENCY": "1"])
+        for round in 0..<2 {
+            try await eventually("it waits in Redis") {
+                try await stack.command(["INFO", "clients"]).text?.contains("blocked_clients:1") == true
+            }
+            for index in 0..<5 {
+                let fields = ["id": "\(round)-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"]
+                try await stack.push(.binance, .fetchTicker, fields)
+            }
+            for index in 0..<5 {
+                #expect(try await stack.result(.binance, "\(round)-\(index)")["status"].text == "ok")
+            }
+        }
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a job delivered more than three times without an end is given up, as unknown where its order may exist")
     func poison() async throws {
         let stack = try await Stack()

@@ -133,6 +133,41 @@ struct RedisTroubleTests {
         #expect(!worker.program.errors.contains("\"one\"") && !worker.program.errors.contains(":one@"))
     }
 
+    @Test("a master that was demoted is left for the one that its name leads to now")
+    func failover() async throws {
+        let stack = try await Stack()
+        let (old, name) = (stack.redis.withLock(\.socket), stack.directory.file("name.sock"))
+        let next = try await RedisServer(["--appendonly", "yes"])
+        symlink(old, name)
+        let worker = try await stack.worker(["REDIS_URL": "unix://\(name)", "FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        unlink(name)
+        symlink(next.socket, name)
+        try await stack.command(["REPLICAOF", "127.0.0.1", "1"])
+        let redis = try await RedisConnection.connect(
+            to: try RedisURL(next.url), on: LaneActor.loop, name: "test")
+        _ = try await redis.send(Stack.append(.binance, .fetchTicker, [("id", Array("x".utf8))]))
+        try await eventually("the job is done at the new one") {
+            try await redis.send(["GET", .text(Keys(.binance).result("x"))]).text?.contains("malformed_job") == true
+        }
+        redis.close()
+        withExtendedLifetime((worker, next)) {}
+    }
+
+    @Test("what a connection that breaks does not answer says nothing of what Redis keeps")
+    func volatility() throws {
+        let lost = RedisError(.connectionLost, "it broke")
+        #expect(throws: lost) { try Lane.volatility(.error(lost)) }
+        let refused = RedisValue.error(RedisError(.server("NOPERM"), "INFO is not for you"))
+        #expect(try Lane.volatility(refused)?.contains("cannot be read") == true)
+        let info = { (policy: String, log: Int) in
+            RedisValue.bytes(Array("# Memory\r\nmaxmemory_policy:\(policy)\r\naof_enabled:\(log)\r\n".utf8))
+        }
+        #expect(try Lane.volatility(info("noeviction", 1)) == nil)
+        #expect(try Lane.volatility(info("allkeys-lru", 1))?.contains("allkeys-lru") == true)
+        #expect(try Lane.volatility(info("noeviction", 0))?.contains("appendonly") == true)
+    }
+
     @Test("a full Redis: what waits is done and its memory freed, cancels go through, no order begins")
     func full() async throws {
         let stack = try await Stack()
