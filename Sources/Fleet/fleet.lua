@@ -77,7 +77,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 3 end}
+  callback = function() return 4 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -233,7 +233,11 @@ end}
 redis.register_function{function_name = 'fleet_unschedule', flags = {'allow-oom'}, callback = function(keys, argv)
   local removed = 0
   for _, member in ipairs(redis.call('ZRANGE', keys[1], 0, 99999)) do
-    if cjson.decode(member)[2] == argv[1] then removed = removed + redis.call('ZREM', keys[1], member) end
+    -- What is no job of ours, somebody else put there.
+    local isJob, job = pcall(cjson.decode, member)
+    if isJob and type(job) == 'table' and job[2] == argv[1] then
+      removed = removed + redis.call('ZREM', keys[1], member)
+    end
   end
   if removed > 0 then redis.call('DEL', keys[2]) end
   return removed
@@ -243,11 +247,15 @@ end}
 -- failed, so was certainly not executed, may be sent.
 -- KEYS: 1 dead  2 stream  3 marker  4 result  5 journal (optional)  ARGV: 1 entry id in the dead stream
 -- Returns: the new entry's id, or '' when there is no such dead job
--- Errors: DUPLICATE (its id was enqueued again meanwhile and is not done)
+-- Errors: DUPLICATE (its id was enqueued again meanwhile and is not done, or was done well)
 redis.register_function('fleet_replay', function(keys, argv)
   local found = redis.call('XRANGE', keys[1], argv[1], argv[1])[1]
   if not found then return '' end
   if place(keys[3], '') then return redis.error_reply('DUPLICATE a job of this id is queued, running or delayed') end
+  local isRead, result = pcall(cjson.decode, redis.pcall('GET', keys[4]))
+  if isRead and type(result) == 'table' and result.status == 'ok' then
+    return redis.error_reply('DUPLICATE a job of this id has ended well since')
+  end
   local fields = found[2]
   local told = {'id', field(fields, 'id'), 'fleet_enqueued_ms', field(fields, 'fleet_enqueued_ms')}
   local story = history(fields, field(fields, 'fleet_reason') .. '; replayed at ' .. now())

@@ -390,7 +390,14 @@ struct FunctionLibraryTests {
             }
         }
         #expect(try await unschedule("x", on: server) == 1)
+        // It came again under its id and went well: nobody may take that result away.
+        let result = server.keys.result("x")
+        try await server.redis("SET", result, #"{"status":"ok"}"#)
+        let refusal = await #expect(throws: RedisError.self) { _ = try await replay() }
+        #expect(refusal?.code == .server("DUPLICATE"))
+        try await server.redis("SET", result, #"{"status":"failed"}"#)
         #expect(try await replay().text?.isEmpty == false)
+        #expect(try await server.redis("EXISTS", result).int == 0)
         #expect(try await replay().text == "")
         #expect(try await server.enqueue("x") == ["duplicate", "queued"])
     }
@@ -415,7 +422,11 @@ struct FunctionLibraryTests {
         }
         let jobs = try await server.entries(server.keys.jobs(.fetchTicker))
         #expect(jobs.count == 2 && jobs.allSatisfy { field("id", of: $0) == nil })
+        // What somebody else put there is not in the way.
+        try await server.redis("ZADD", delayed, "0", "not json")
+        try await server.redis("ZADD", delayed, "0", "7")
         #expect(try await unschedule("other", on: server) == 0)
+        try await server.redis("ZREM", delayed, "not json", "7")
         #expect(try await unschedule("s", on: server) == 1)
         #expect(try await server.promote() == [0, -1])
         #expect(try await server.redis("EXISTS", server.keys.marker("s"), delayed).int == 0)
