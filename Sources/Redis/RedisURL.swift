@@ -28,7 +28,8 @@ package struct RedisURL: Sendable, Equatable, CustomStringConvertible {
             throw invalid("a parameter is not known; expected db or ca_file (is a ? in the password percent-encoded?)")
         }
         let host = (parts.host ?? "").trimmingCharacters(in: CharacterSet(charactersIn: "[]"))
-        let port = parts.port ?? 6379
+        // Too many digits leave the number nil, but not its place.
+        let port = parts.port ?? (parts.rangeOfPort?.isEmpty ?? true ? 6379 : .max)
         if scheme == "unix" {
             guard parts.path.count > 1, host.isEmpty else { throw invalid("expected a path: unix:///run/redis.sock") }
             address = .unix(path: parts.path)

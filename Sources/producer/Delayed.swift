@@ -28,8 +28,9 @@ struct ListDelayed: AsyncParsableCommand {
                 let job = (try? JSONSerialization.jsonObject(with: Data(member.utf8))) as? [Any] ?? []
                 guard job.count > 3, let every = job[2] as? Int, let fields = job[3] as? [String] else { continue }
                 // An empty one is an absent one.
-                let field = { name in
-                    fields.firstIndex(of: name).map { fields[$0 + 1] }.flatMap { $0.isEmpty ? nil : $0 }
+                let field = { (name: String) in
+                    stride(from: 0, to: fields.count - 1, by: 2).first { fields[$0] == name && !fields[$0 + 1].isEmpty }
+                        .map { fields[$0 + 1] }
                 }
                 let due = Int(Double(score) ?? 0)
                 objects.append([

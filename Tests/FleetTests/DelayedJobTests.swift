@@ -58,6 +58,9 @@ struct DelayedJobTests {
         #expect(table.output.contains(/binance +o-1 +submit_order +1h 5\dm +- +1\n/), "\(table.output)")
         #expect(try await stack.promote(.binance) == 0)
         #expect(try await stack.producer(order).status == 1)
+        // A value that looks like a name.
+        try await stack.enqueue(.kraken, .fetchTicker, ["id": "v", "note": "id"], due: wallClockMs() + 3_600_000)
+        #expect(try await listed(stack, .kraken).map { $0["id"].text } == ["v"])
 
         try await stack.passTime(.binance)
         #expect(try await stack.promote(.binance) == 2)

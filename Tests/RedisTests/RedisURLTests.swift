@@ -51,7 +51,8 @@ struct RedisURLTests {
         arguments: [
             ("", "URL"), ("127.0.0.1:6379", "redis://"), ("http://:hunter2@h", "redis://"),
             ("redis://", "host"), ("redis://:hunter2@", "host"), ("redis://:hunter2@h:0", "port 0"),
-            ("redis://:hunter2@h:65536", "port"), ("redis://:hunter2@h/x", "database"),
+            ("redis://:hunter2@h:65536", "port"), ("redis://:hunter2@h:99999999999999999999", "port"),
+            ("redis://:hunter2@h/x", "database"),
             ("redis://:hunter2@h/-1", "database"), ("redis://:hunter2@h/1.5", "database"),
             ("redis://:hunter2@h?timeout=3", "parameter"),
             ("redis://user:12/hunter2@h", "database"), ("redis://:12?hunter2@h", "parameter"),
