@@ -156,6 +156,10 @@ package final class ExchangeSession {
     private func admission(_ call: Call, _ job: Job?, _ share: Limiter.Share) async throws -> Breaker.Permit {
         if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
         guard let permit = breakers[call.isPrivate]?.permit(at: .now) else { throw SetAside(.seconds(1)) }
+        if permit.isProbe, await limiter?.beginProbe(trading: call.isPrivate) == false {
+            _ = breakers[call.isPrivate]?.record(success: nil, permit, at: .now, wait: .seconds(1))
+            throw SetAside(.seconds(1))
+        }
         do { try await limiter?.take(api.charges(for: call), share, deadlineMs: job?.deadlineMs) } catch {
             report(nil, call, permit)
             throw error
@@ -187,6 +191,7 @@ package final class ExchangeSession {
     }
 
     private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {
+        if permit.isProbe { Task { await limiter?.endProbe(trading: call.isPrivate, failed: isHealthy == false) } }
         guard let state = breakers[call.isPrivate]?.record(success: isHealthy, permit, at: .now) else { return }
         metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
         events.tell("breaker", "\(call.isPrivate ? "trading" : "market") \(state)")

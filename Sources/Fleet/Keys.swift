@@ -34,5 +34,7 @@ package struct Keys: Sendable {
     /// A budget of an address group or an account, and the gate of an address group.
     package func limit(_ name: String, _ owner: String) -> String { prefix + "limit:" + name + ":" + owner }
     package func gate(_ egress: String) -> String { limit("gate", egress) }
+    /// There while a worker of an address group finds out whether the exchange is back, and for a while when it is not.
+    package func probe(_ egress: String, trading: Bool) -> String { limit(trading ? "probe-trading" : "probe", egress) }
     package func reply(_ id: String) -> String { replyPrefix + id }
 }

@@ -61,6 +61,19 @@ package final class Limiter {
             [1] + charges.flatMap { [.text("\($0.cost)"), .text("\($0.perSecond)")] }, on: redis)
     }
 
+    /// Whether this worker may find out if the exchange is back: one of the fleet at a time, and after a failure none for
+    /// a breaker's cooldown. Without Redis each may, and is granted nothing.
+    package func beginProbe(trading: Bool) async -> Bool {
+        // For longer than any request takes.
+        await redis.pipeline([["SET", .text(keys.probe(egress, trading: trading)), "1", "NX", "PX", 15_000]])[0]
+            != .null
+    }
+
+    package func endProbe(trading: Bool, failed: Bool) async {
+        let key = RedisArgument.text(keys.probe(egress, trading: trading))
+        _ = await redis.pipeline([failed ? ["PEXPIRE", key, 5000] : ["DEL", key]])
+    }
+
     /// Stops all calls of the fleet behind this address.
     package func close(for duration: Duration) async {
         closedUntil = max(closedUntil, .now + duration)

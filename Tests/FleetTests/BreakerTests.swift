@@ -78,8 +78,11 @@ struct BreakerTests {
         try fail(&breaker, times: 2, from: 0)
         let probe = try permit(&breaker, at(11))
         #expect(breaker.record(success: nil, probe, at: at(11.5)) == nil)
+        let second = try permit(&breaker, at(11.5))
+        #expect(breaker.record(success: nil, second, at: at(11.5), wait: .seconds(1)) == nil)
+        #expect(breaker.permit(at: at(12.4)) == nil && breaker.isStopping(at: at(12.4)), "another's is under way")
         #expect(breaker.state != .closed)
-        #expect(breaker.permit(at: at(11.5)) != nil)
+        #expect(breaker.permit(at: at(12.5)) != nil)
     }
 
     @Test("reports of calls that began before the state changed are ignored")

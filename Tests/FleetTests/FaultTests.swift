@@ -55,6 +55,32 @@ struct FaultTests {
         #expect(result["attempt"].int == 1, "waiting burns no attempt")
     }
 
+    @Test("one worker of the fleet at a time finds out whether an exchange is back, and none soon after a failure")
+    func probes() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_LIMITS": "on"])
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        let probe = RedisArgument.text(Keys(.binance).probe("default", trading: false))
+        try await stack.control(#"{"error_rate":1}"#)
+        let ticker = { ["id": $0, "symbol": "BTC/USDT", "max_age_ms": "0", "max_attempts": "90"] }
+        for index in 0..<10 { try await stack.push(.binance, .fetchTicker, ticker("p-\(index)")) }
+        try await eventually("a probe has failed") {
+            (1...5000).contains(try await stack.command(["PTTL", probe]).int ?? 0)
+        }
+        // As if another worker were at it.
+        try await stack.command(["SET", probe, "another"])
+        try await stack.endFaults()
+        let asked = try await stack.requests(.binance, "ticker/24hr")
+        let aside = try await Stack.figure(worker, "^fleet_job_moves_total.*set_aside")
+        try await eventually("it has asked for a probe again") {
+            try await Stack.figure(worker, "^fleet_job_moves_total.*set_aside") >= aside + 20
+        }
+        #expect(try await stack.requests(.binance, "ticker/24hr") == asked)
+        try await stack.command(["DEL", probe])
+        for index in 0..<10 { #expect(try await stack.result(.binance, "p-\(index)")["status"].text == "ok") }
+        try await eventually("the next may probe at once") { try await stack.command(["EXISTS", probe]).int == 0 }
+    }
+
     @Test("a rate limit is waited out and costs no job")
     func rateLimited() async throws {
         let stack = try await Stack()
