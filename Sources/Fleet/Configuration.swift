@@ -47,11 +47,12 @@ package struct Configuration: Sendable {
         usesLimits = source.choice("FLEET_LIMITS", OnOff.on) == .on
         allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
         allowsVolatileOrders = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no) == .yes
-        maxOrderNotional = source.amounts("FLEET_MAX_ORDER_NOTIONAL")
+        maxOrderNotional = source.read(
+            "FLEET_MAX_ORDER_NOTIONAL", [:], "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1",
+            amounts)
         // The producer's.
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
-        egress = source.text("FLEET_EGRESS") ?? "default"
-        if !isJobId(egress) { source.fault("FLEET_EGRESS", egress, "1 to 64 of A-Z a-z 0-9 _ -") }
+        egress = source.read("FLEET_EGRESS", "default", "1 to 64 of A-Z a-z 0-9 _ -") { isJobId($0) ? $0 : nil }
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
         let served: [Exchange] = source.list("FLEET_EXCHANGES")
         let tier = source.choice("KRAKEN_TIER", Kraken.Tier.starter)
@@ -72,8 +73,22 @@ package struct Configuration: Sendable {
     }
 }
 
+private func withoutEnd(_ url: String) -> String { url.hasSuffix("/") ? String(url.dropLast()) : url }
+
+/// Amounts by currency, from `NAME=decimal`, comma separated.
+private func amounts(_ text: String) -> [String: Decimal]? {
+    var amounts: [String: Decimal] = [:]
+    for part in text.split(separator: ",") {
+        let pair = part.split(separator: "=").map { $0.trimmingCharacters(in: .whitespaces) }
+        guard pair.count == 2, let amount = Decimal(wire: pair[1]), amount > 0 else { return nil }
+        amounts[pair[0].uppercased()] = amount
+    }
+    return amounts.isEmpty ? nil : amounts
+}
+
+/// The environment, which of its names were asked for, and what was wrong with them.
 private struct Source {
-    let environment: [String: String]
+    private let environment: [String: String]
     private(set) var faults: [String] = []
     private var known: Set<String> = []
 
@@ -89,55 +104,43 @@ private struct Source {
         return environment[name].flatMap { $0.isEmpty ? nil : $0 }
     }
 
-    mutating func number(_ name: String, _ standard: Int, _ range: ClosedRange<Int>) -> Int {
+    mutating func read<Value>(
+        _ name: String, _ standard: Value, _ expected: String, _ parse: (String) -> Value?
+    ) -> Value {
         guard let text = text(name) else { return standard }
-        if let number = Int(text), range.contains(number) { return number }
-        fault(name, text, "a whole number from \(range.lowerBound) to \(range.upperBound)")
+        if let value = parse(text) { return value }
+        fault(name, text, expected)
         return standard
+    }
+
+    mutating func number(_ name: String, _ standard: Int, _ range: ClosedRange<Int>) -> Int {
+        read(name, standard, "a whole number from \(range.lowerBound) to \(range.upperBound)") { text in
+            Int(text).flatMap { range.contains($0) ? $0 : nil }
+        }
     }
 
     mutating func choice<Value: RawRepresentable & CaseIterable>(_ name: String, _ standard: Value) -> Value
     where Value.RawValue == String {
-        guard let text = text(name) else { return standard }
-        if let value = Value(rawValue: text) { return value }
-        fault(name, text, "one of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
-        return standard
+        read(name, standard, "one of " + Value.allCases.map(\.rawValue).joined(separator: ", "), Value.init)
     }
 
     mutating func list<Value: RawRepresentable & CaseIterable>(_ name: String) -> [Value]
     where Value.RawValue == String {
-        guard let text = text(name) else { return Array(Value.allCases) }
-        let names = text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
-        let wrong = names.filter { Value(rawValue: $0) == nil }
-        if names.isEmpty || !wrong.isEmpty {
-            fault(
-                name, wrong.joined(separator: ","),
-                "a comma separated list of " + Value.allCases.map(\.rawValue).joined(separator: ", "))
+        let all = Array(Value.allCases)
+        let expected = "a comma separated list of " + all.map(\.rawValue).joined(separator: ", ")
+        return read(name, all, expected) { text in
+            let names = text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
+            guard !names.isEmpty, names.allSatisfy({ Value(rawValue: $0) != nil }) else { return nil }
+            return all.filter { names.contains($0.rawValue) }
         }
-        return Value.allCases.filter { names.contains($0.rawValue) }
-    }
-
-    /// `NAME=decimal`, comma separated.
-    mutating func amounts(_ name: String) -> [String: Decimal] {
-        var amounts: [String: Decimal] = [:]
-        for part in (text(name) ?? "").split(separator: ",") {
-            let pair = part.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
-            guard pair.count == 2, let amount = Decimal(wire: pair[1]), amount > 0 else {
-                fault(name, String(part), "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1")
-                continue
-            }
-            amounts[pair[0].uppercased()] = amount
-        }
-        return amounts
     }
 
     /// `X`, or the text of the file that `X_FILE` names.
     mutating func secret(_ name: String) -> String? {
-        if let value = text(name) { return value }
-        guard let path = text(name + "_FILE") else { return nil }
-        let content = try? String(contentsOfFile: path, encoding: .utf8)
-        if content == nil { fault(name + "_FILE", path, "a file that can be read") }
-        return content?.trimmingCharacters(in: .whitespacesAndNewlines)
+        text(name)
+            ?? read(name + "_FILE", nil, "a file that can be read") { path in
+                (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines)
+            }
     }
 
     mutating func redisURL() -> RedisURL? {
@@ -152,28 +155,21 @@ private struct Source {
         _ exchange: Exchange, _ mode: Configuration.Mode, _ live: String, _ testnet: String?, _ served: [Exchange]
     ) -> (url: String, key: Credentials?) {
         let name = exchange.rawValue.uppercased()
-        let simulator = text("FLEET_SIMULATOR_URL") ?? "http://127.0.0.1:8900"
-        let standard: String? =
-            switch mode {
-            case .live: live
-            case .testnet: testnet
-            case .simulated: "\(simulator)/\(exchange.rawValue)"
-            }
-        let url = text(name + "_URL") ?? standard
-        let isAddress = url.flatMap(URL.init(string:)).map { ["http", "https"].contains($0.scheme) && $0.host != nil }
-        if served.contains(exchange), isAddress != true {
+        let simulator = withoutEnd(text("FLEET_SIMULATOR_URL") ?? "http://127.0.0.1:8900") + "/" + exchange.rawValue
+        let own = text(name + "_URL")
+        let url = own ?? [.simulated: simulator, .testnet: testnet, .live: live][mode].flatMap { $0 } ?? ""
+        let parts = URL(string: url)
+        if served.contains(exchange), parts?.host == nil || !["http", "https"].contains(parts?.scheme) {
             let expected =
                 "an http:// or https:// address (\(exchange.rawValue) has no address of its own in \(mode) mode)"
-            fault(
-                text(name + "_URL") == nil && mode == .simulated ? "FLEET_SIMULATOR_URL" : name + "_URL",
-                url.map { $0.contains("@") ? "(hidden)" : $0 } ?? "",
-                expected)
+            let isSimulator = own == nil && mode == .simulated
+            let shown = url.contains("@") ? "(hidden)" : url
+            fault(isSimulator ? "FLEET_SIMULATOR_URL" : name + "_URL", shown, expected)
         }
         let (key, secret) = (secret(name + "_KEY"), secret(name + "_SECRET"))
         if (key == nil) != (secret == nil) { faults.append("\(name)_KEY and \(name)_SECRET: expected both or neither") }
         let given = key.flatMap { key in secret.map { Credentials(key: key, secret: $0) } }
-        let base = url.map { $0.hasSuffix("/") ? String($0.dropLast()) : $0 } ?? ""
-        return (base, given ?? (mode == .simulated ? .simulated(exchange) : nil))
+        return (withoutEnd(url), given ?? (mode == .simulated ? .simulated(exchange) : nil))
     }
 
     mutating func refuseUnknown() {

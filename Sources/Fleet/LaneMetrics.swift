@@ -12,6 +12,23 @@ enum Move: String, CaseIterable {
 
 /// The figures of one lane. Labels are bounded: exchange, kind, outcome, source, class.
 package struct LaneMetrics: Sendable {
+    /// What each metric says, by its name.
+    package static let help = [
+        "fleet_breaker_open": "1 while the breaker of a class of calls is open, else 0.",
+        "fleet_exchange_request_duration_seconds": "How long the exchange took to answer.",
+        "fleet_exchange_requests_total": "Requests to the exchange by what the answer meant.",
+        "fleet_job_duration_seconds": "From the beginning of a job's execution to its end.",
+        "fleet_job_moves_total": "What happened to delivered jobs besides being finished.",
+        "fleet_jobs_dead": "Jobs in the dead stream; every replica tells the same.",
+        "fleet_jobs_delayed": "Jobs that are not due yet; every replica tells the same.",
+        "fleet_jobs_in_hand": "Jobs this worker has read and not taken off their stream yet.",
+        "fleet_jobs_total": "Finished jobs by outcome.",
+        "fleet_queue_wait_seconds": "From a job's first entry to the beginning of its execution.",
+        "fleet_redis_connection_losses_total": "Connections to Redis that broke or could not be made.",
+        "fleet_stream_length": "Entries of a job stream, waiting or running; every replica tells the same.",
+        "fleet_ticker_answers_total": "Tickers by where they came from: memory, Redis or the exchange.",
+    ]
+
     let inHand: Gauge
     let redisLosses: Counter
     let moves: [Move: Counter]

@@ -10,8 +10,10 @@ package final class PrometheusRegistry: MetricsFactory {
     }
 
     private let series = Mutex<[Name: Series]>([:])
+    private let help: [String: String]
 
-    package init() {}
+    /// `help` is what the page says of a metric, by its name.
+    package init(help: [String: String] = [:]) { self.help = help }
 
     package func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
         find(label, dimensions, .counter)
@@ -35,7 +37,10 @@ package final class PrometheusRegistry: MetricsFactory {
         let known = series.withLock { $0 }.sorted { ($0.key.label, $0.key.labels) < ($1.key.label, $1.key.labels) }
         var (text, previous) = ("", "")
         for (name, series) in known {
-            if name.label != previous { text += "# TYPE \(name.label) \(series.shape.rawValue)\n" }
+            if name.label != previous {
+                text += help[name.label].map { "# HELP \(name.label) \($0)\n" } ?? ""
+                text += "# TYPE \(name.label) \(series.shape.rawValue)\n"
+            }
             previous = name.label
             text += series.text(name.label, name.labels)
         }

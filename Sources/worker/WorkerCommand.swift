@@ -19,7 +19,7 @@ struct WorkerCommand {
         LoggingSystem.bootstrap { label -> any LogHandler in
             configuration.logFormat == .json ? JSONLogHandler() : StreamLogHandler.standardError(label: label)
         }
-        let registry = PrometheusRegistry()
+        let registry = PrometheusRegistry(help: LaneMetrics.help)
         MetricsSystem.bootstrap(registry)
         var log = Logger(label: "worker")
         log.logLevel = configuration.logLevel

@@ -83,7 +83,7 @@ struct MonitoringTests {
             let promtool = try Program(["promtool", "check", "metrics"], input: file, in: stack.directory)
             _ = try await promtool.exited()
             let complaints = (promtool.errors + promtool.output).split(separator: "\n")
-            #expect(complaints.allSatisfy { $0.hasSuffix("no help text") }, "\(complaints)")
+            #expect(complaints.isEmpty, "\(complaints)")
         } else {
             print("promtool is not installed: the page is not checked with it")
         }
