@@ -18,11 +18,14 @@ package final class ExchangeSession {
     private let events: Events
     /// By `Call.isPrivate`: trading and market data fail apart.
     private var breakers = [true: Breaker(), false: Breaker()]
-    private var clockOffsetMs: Int64?
+    /// What the exchange's clock said, and when by one of ours that nobody sets.
+    private var clock: (theirsMs: Int64, at: ContinuousClock.Instant)?
     private var instruments: [String: Instrument] = [:]
     private var instrumentsLoadedMs: Int64 = 0
     private let noncedCalls = Turnstile()
-    private let instrumentLoads = SingleFlight<Exchange, Void>()
+    private let instrumentLoads = Turnstile()
+    /// The last failure to load them.
+    private var instrumentsMissed: (error: any Error, at: ContinuousClock.Instant)?
 
     package init(
         api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, metrics: LaneMetrics, log: Logger,
@@ -31,6 +34,11 @@ package final class ExchangeSession {
         (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
         (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
         (self.limiter, self.events) = (limiter, events)
+    }
+
+    /// Unix milliseconds by the exchange's clock; by ours where no private call was made yet.
+    package var exchangeNowMs: Int64 {
+        clock.map { $0.theirsMs + Int64($0.at.duration(to: .now) / .milliseconds(1)) } ?? nowMs()
     }
 
     /// Whether calls of this class are stopped for now, so that jobs that need them had better wait in their stream.
@@ -42,39 +50,52 @@ package final class ExchangeSession {
     /// symbol, at most once a minute; while it cannot be had, an older one serves.
     /// - Throws: `Refusal` when the exchange has no such market.
     package func instrument(_ symbol: String) async throws -> Instrument {
-        let age = nowMs() - instrumentsLoadedMs
-        if age > 3_600_000 || (instruments[symbol] == nil && age > 60_000) {
-            do {
-                try await instrumentLoads.join(api.exchange) { [self] in
-                    guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
-                    instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-                    instrumentsLoadedMs = nowMs()
-                }
-            } catch {
-                guard instruments[symbol] != nil else { throw error }
-                log.warning("market list not renewed", metadata: ["error": "\(error)"])
-            }
+        do { try await loadInstruments(for: symbol) } catch {
+            guard instruments[symbol] != nil else { throw error }
+            log.warning("market list not renewed", metadata: ["error": "\(error)"])
         }
         if let instrument = instruments[symbol] { return instrument }
         throw Refusal(code: "unknown_symbol", "symbol: '\(symbol)'; expected a market of \(api.exchange.rawValue)")
     }
 
+    /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.
+    private func loadInstruments(for symbol: String) async throws {
+        func isDue() -> Bool {
+            let age = nowMs() - instrumentsLoadedMs
+            return age > 3_600_000 || (instruments[symbol] == nil && age > 60_000)
+        }
+        guard isDue() else { return }
+        let asked = ContinuousClock.now
+        await instrumentLoads.enter()
+        defer { instrumentLoads.leave() }
+        if let missed = instrumentsMissed, missed.at > asked { throw missed.error }
+        guard isDue() else { return }
+        do {
+            guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
+            instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
+            instrumentsLoadedMs = nowMs()
+        } catch {
+            instrumentsMissed = (error, .now)
+            throw error
+        }
+    }
+
     /// Sends a call and returns the exchange's answer. A wrong clock or nonce is set right and the call sent again: the
     /// exchange has not executed it.
     ///
-    /// The deadline of `job` holds. `beforeSend` runs when the request is made and stamped and nothing more is waited
-    /// for; what it throws stops the call.
+    /// The deadline of `job` holds. `beforeSend` runs when the request is made and stamped (with unix milliseconds by the
+    /// exchange's clock) and nothing more is waited for; what it throws stops the call.
     /// - Throws: `ExchangeError`; before anything was sent `SetAside`, `JobExpired` and, in a stopping worker,
     ///   `CancellationError`.
     package func perform(
-        _ call: Call, for job: Job?, beforeSend: @LaneActor () async throws -> Void = {}
+        _ call: Call, for job: Job?, beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void = { _ in }
     ) async throws -> Answer {
         for attempt in 1... {
             do {
                 return try await admitted(call, job, beforeSend)
             } catch let error as ExchangeError where error.verdict == .resync && attempt < 8 {
                 // Kraken's is a nonce: another worker's overtook it.
-                if api.exchange != .kraken { clockOffsetMs = nil }
+                if api.exchange != .kraken { clock = nil }
                 log.info("sending again", metadata: ["reason": "\(error.message)", "attempt": "\(attempt)"])
             }
         }
@@ -82,12 +103,15 @@ package final class ExchangeSession {
     }
 
     private func admitted(
-        _ call: Call, _ job: Job?, _ beforeSend: @LaneActor () async throws -> Void
+        _ call: Call, _ job: Job?, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void
     ) async throws -> Answer {
-        if call.isPrivate, clockOffsetMs == nil {
-            do { _ = try await admitted(.time, job, {}) } catch let error as ExchangeError {
-                // Whatever became of this request, the one it was made for has not been sent.
-                throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
+        if call.isPrivate, clock.map({ .now - $0.at > .seconds(300) }) ?? true {
+            do { _ = try await admitted(.time, job, { _ in }) } catch let error {
+                // An older one serves for longer. Whatever became of this request, the one it was made for was not sent.
+                if clock == nil, let error = error as? ExchangeError {
+                    throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
+                }
+                if clock == nil { throw error }
             }
         }
         // Whoever stands in a long line is better off in the stream: there no worker's death counts against it.
@@ -117,22 +141,24 @@ package final class ExchangeSession {
     }
 
     private func sent(
-        _ call: Call, _ job: Job?, nonce: UInt64, _ beforeSend: @LaneActor () async throws -> Void,
+        _ call: Call, _ job: Job?, nonce: UInt64, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void,
         _ isHealthy: inout Bool?
     ) async throws -> Answer {
         if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
         // Stamped before the journal is opened: however long this process is stopped after that, an exchange that
         // might take the order for absent by then refuses a request with this time.
-        let request = try api.request(call, Stamp(timestampMs: nowMs() + (clockOffsetMs ?? 0), nonce: nonce))
-        try await beforeSend()
-        let (start, sentMs) = (ContinuousClock.now, nowMs())
+        let stamp = Stamp(timestampMs: exchangeNowMs, nonce: nonce)
+        let request = try api.request(call, stamp)
+        try await beforeSend(stamp.timestampMs)
+        let start = ContinuousClock.now
         do {
             let response = try await http.send(request)
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
             await limiter?.correct(api.usage(in: response), api.charges(for: call))
             let answer = try api.answer(to: call, response)
-            if case .time(let theirs) = answer { clockOffsetMs = theirs - (sentMs + response.receivedMs) / 2 }
+            // As if it had been read at this end of its way: a stamp may come too early, by that, and never too late.
+            if case .time(let theirs) = answer { clock = (theirs, .now) }
             isHealthy = duration < .seconds(5)
             metrics.requests["ok"]?.increment()
             return answer
@@ -177,7 +203,7 @@ package final class ExchangeSession {
         defer { report(isHealthy, call, permit) }
         if instruments.isEmpty { await limiter?.giveBack(api.charges(for: call)) }
         guard !instruments.isEmpty,
-            case .tickers(let tickers) = try await sent(call, nil, nonce: 0, {}, &isHealthy)
+            case .tickers(let tickers) = try await sent(call, nil, nonce: 0, { _ in }, &isHealthy)
         else { return [] }
         return tickers
     }

@@ -13,9 +13,11 @@ struct Journal {
     /// Since the last send.
     var age = Duration.zero
     var (sends, absences) = (1, 0)
+    /// The last request's time, unix milliseconds by the exchange's clock; 0: not known.
+    var stampMs: Int64 = 0
 
-    /// A quarter of the time so far, from a quarter of a second to five.
-    var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(5))) }
+    /// A quarter of the time so far, from a quarter of a second to ten.
+    var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(10))) }
 
     /// One just opened.
     init(owner: String, mayAppearFor: Duration) {
@@ -35,6 +37,7 @@ struct Journal {
         mayAppearFor = .milliseconds(values[4].int ?? 0)
         age = .milliseconds(values[5].int ?? 0)
         (sends, absences) = (values[7].int ?? 1, values[8].int ?? 0)
+        stampMs = Int64(values.count > 9 ? values[9].int ?? 0 : 0)
     }
 }
 
@@ -67,16 +70,17 @@ final class Journals {
 
     /// Prevents an order that was not sent. - Returns: what stands.
     func cancel(_ id: String) async throws(RedisError) -> Journal {
-        try Journal(try await call("fleet_journal_cancel", id, [.int(ttl)]))
+        try Journal(try await call("fleet_journal_cancel", id, [.int(ttl)], more: [keys.marker(id)]))
     }
 
     func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
 
-    /// Opens the journal. - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
-    func begin(_ job: Job) async throws {
-        let bound = Int(acceptance / .milliseconds(1))
+    /// Opens the journal for a request of that time, unix milliseconds by the exchange's clock.
+    /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
+    func begin(_ job: Job, stampMs: Int64) async throws {
         let arguments: [RedisArgument] = [
-            .text(owner(job)), .int(bound), .int(ttl), .text(Kind.submitOrder.rawValue),
+            .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(ttl),
+            .text(Kind.submitOrder.rawValue), .int(Int(stampMs)),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
         switch standing.first?.text {

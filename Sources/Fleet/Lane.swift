@@ -49,7 +49,7 @@ package final class Lane {
     var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
-    package var isReady: Bool { isConnected && hasGroups }
+    package var isReady: Bool { isConnected && hasGroups && unreadable.isEmpty }
 
     package init(
         api: any ExchangeAPI, consumer: String, configuration: Configuration, http: HTTPClient, log: Logger,
@@ -101,7 +101,6 @@ package final class Lane {
         await withTaskGroup { group in
             for client in [reading, trading, writing] { group.addTask { await client.run() } }
             for finisher in [finisher, tradeFinisher] { group.addTask { await finisher.run() } }
-            group.addTask { await self.limiter.run() }
             group.addTask { await self.tickers.run() }
             group.addTask { await self.keepLeases() }
             group.addTask { await self.promote() }
@@ -149,7 +148,7 @@ package final class Lane {
     private func run(_ job: Job, _ startedMs: Int64) async {
         do {
             let (outcome, reason) = try await conclusion(of: job)
-            finish(job, outcome, startedMs, reason: reason)
+            finish(job, outcome, startedMs, reason: reason ?? (outcome.status == .unknown ? "unknown" : "attempts"))
         } catch let pause as SetAside {
             delay(job, pause.wait, .setAside)
         } catch let error as ExchangeError {
@@ -164,14 +163,14 @@ package final class Lane {
         }
     }
 
-    /// Executes a job to its end, and says why it is buried if it is.
+    /// Executes a job to its end, and says why it is buried if not for its outcome.
     /// - Throws: `SetAside`, `ExchangeError` for another attempt, `RedisError`, `CancellationError`.
-    private func conclusion(of job: Job) async throws -> (Outcome, reason: String) {
-        var ended: (Outcome, reason: String)
+    private func conclusion(of job: Job) async throws -> (Outcome, reason: String?) {
+        var ended: (Outcome, reason: String?)
         do {
             // An order's journal comes before its deadline: it may have been sent already.
             if job.kind != .submitOrder, let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-            if job.deliveries <= Lease.maxDeliveries { return (try await outcome(of: job), "unknown") }
+            if job.deliveries <= Lease.maxDeliveries { return (try await outcome(of: job), nil) }
             // It may be what kills workers, so nothing of it is executed.
             let text = "delivered \(job.deliveries) times without an end: it may kill workers"
             if case .submitOrder(let order) = job.work, let known = try await orders.giveUp(order, job, text) {
@@ -179,22 +178,25 @@ package final class Lane {
             }
             ended = (.ended(.failed, code: "poison", text), "poison")
         } catch let error as Refusal {
-            ended = (.ended(.rejected, code: error.code, error.message), "")
+            ended = (.ended(.rejected, code: error.code, error.message), nil)
         } catch is JobExpired {
-            ended = (.ended(.expired, code: "deadline", "the deadline passed before the job was executed"), "")
+            ended = (.ended(.expired, code: "deadline", "the deadline passed before the job was executed"), nil)
         } catch let error as ExchangeError {
             let isFinal = error.verdict == .permanent || error.verdict == .auth
             guard isFinal || job.attempt >= job.maxAttempts else { throw error }
-            ended = (.ended(isFinal ? .rejected : .failed, error), "attempts")
+            ended = (.ended(isFinal ? .rejected : .failed, error), nil)
         } catch let error as RedisError where error.code == .server("WRONGTYPE") {
             // A key of another type stays as it is.
             ended = (.ended(.failed, code: "redis", error.message), "redis")
         }
         // An order's id keeps its first outcome; what could not be understood was no order.
-        guard case .submitOrder = job.work else { return ended }
-        do { return (try await orders.journals.end(job.id, ended.0, of: nil), ended.reason) } catch let error
-            as RedisError where error.code == .server("WRONGTYPE")
-        {
+        guard job.kind == .submitOrder else { return ended }
+        do {
+            if case .malformed = job.work {
+                return (try await orders.journals.read(job.id)?.outcome ?? ended.0, nil)
+            }
+            return (try await orders.journals.end(job.id, ended.0, of: nil), ended.reason)
+        } catch let error as RedisError where error.code == .server("WRONGTYPE") {
             let text = "its journal was overwritten, so it may exist: \(error.message)"
             return (.ended(.unknown, code: "order_unknown", text), "redis")
         }
@@ -221,7 +223,7 @@ package final class Lane {
     }
 
     /// Ends a job; one that failed, or an order of unknown outcome, is kept in the dead stream.
-    private func finish(_ job: Job, _ outcome: Outcome, _ startedMs: Int64, reason: String = "unknown") {
+    private func finish(_ job: Job, _ outcome: Outcome, _ startedMs: Int64, reason: String = "attempts") {
         let finishedMs = nowMs()
         metrics.jobs[job.kind]?[outcome.status]?.increment()
         metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
@@ -237,12 +239,13 @@ package final class Lane {
         end(job, .dead(result: result, ttl: ttl, reason: reason, line: line(job, outcome.error)))
     }
 
-    /// Puts a job off, but not beyond its deadline. With a `line` for its history it is another attempt.
+    /// Puts a job off, but not beyond a deadline that is still to come. With a `line` for its history it is another
+    /// attempt.
     private func delay(_ job: Job, _ wait: Duration, _ move: Move, _ line: String? = nil) {
         metrics.moves[move]?.increment()
         log.debug("job put off", metadata: job.metadata.merging(["why": "\(move)", "wait": "\(wait)"]) { $1 })
-        let left = job.deadlineMs.map { Duration.milliseconds(max(1, min($0 - nowMs(), 1_000_000_000))) } ?? wait
-        end(job, .delayed(wait: min(wait, left), line: line))
+        let left = job.deadlineMs.map { Duration.milliseconds(min($0 - nowMs(), 1_000_000_000)) } ?? wait
+        end(job, .delayed(wait: left > .zero ? min(wait, left) : wait, line: line))
     }
 
     private func end(_ job: Job, _ ending: Finisher.Ending) {

@@ -93,9 +93,9 @@ package final class Orders {
         var sent = Journal(owner: journals.owner(job), mayAppearFor: session.api.acceptance)
         let answer: Answer
         do {
-            answer = try await session.perform(.submit(order, reference), for: job) { [self] in
+            answer = try await session.perform(.submit(order, reference), for: job) { [self] stampMs in
                 isOpen = true
-                do { try await journals.begin(job) } catch let standing as SetAside {
+                do { try await journals.begin(job, stampMs: stampMs) } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }
@@ -122,13 +122,14 @@ package final class Orders {
 
     /// One step with an order that may exist: whatever fails, it is tried again until patience ends.
     private func resume(_ order: OrderRequest, _ journal: Journal, _ job: Job) async throws -> Outcome {
-        var reason = "the exchange does not show it, and could still be about to accept it"
+        var reason = "the exchange does not show it"
         do {
             var reference = try await reference(job.id, order.symbol)
             reference.exchangeOrderId = journal.exchangeOrderId
             return try await reconcile(order, reference, journal, job)
         } catch let pause as SetAside {
-            guard journal.age > patience.unproven || journal.outcome != nil else { throw pause }
+            // Not asked yet, or not to be asked again yet: that is no reason to call it unknown.
+            guard journal.outcome != nil else { throw pause }
         } catch let error as ExchangeError {
             reason = "the exchange could not be asked: \(error)"
             guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
@@ -167,8 +168,11 @@ package final class Orders {
             if journal.age < patience.ending { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
-        guard journal.mayAppearFor == .zero, journal.outcome == nil else {
-            throw SetAside(min(journal.step.wait, max(journal.mayAppearFor, .milliseconds(100))))
+        // By two clocks, as one of them may have been set: Redis' and the exchange's own.
+        let window = journal.stampMs + Int64(session.api.acceptance / .milliseconds(1)) - session.exchangeNowMs
+        let left = max(journal.mayAppearFor, .milliseconds(window))
+        guard left == .zero, journal.outcome == nil else {
+            throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
         }
         await journals.note("absent", job)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
@@ -184,7 +188,7 @@ package final class Orders {
 
     /// Ends an order that was never placed; the journal says whether that is certain.
     private func absent(_ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await journals.begin(job)
+        try await journals.begin(job, stampMs: 0)
         return try await journals.end(job.id, outcome, of: journals.owner(job))
     }
 
@@ -234,17 +238,21 @@ package final class Orders {
     /// - Throws: `SetAside` while the order's own fate is open; `Refusal`, `JobExpired`, `ExchangeError`: a cancel can
     ///   always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
-        let reference = try await reference(orderId, symbol)
+        // Before all else: to prevent an order needs nothing of the exchange.
         let journal = try await journals.cancel(orderId)
+        let reference = try await reference(orderId, symbol)
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }
         let answer = try await session.perform(.cancel(reference), for: job)
         if case .order(let order) = answer { return .ok(json(order)) }
-        if journal.state == "canceled", case .absent = answer { return .ok(json(reference.order(.canceled))) }
         for attempt in 0..<4 {
             if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
             guard let order = try await find(reference) else { break }
+            if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
+                // Its own journal was gone: an old order, which was not prevented at all.
+                _ = try await journals.end(orderId, ended(order), of: "")
+            }
             switch order.status {
             case .canceled: return .ok(json(order))
             case .open, .partiallyFilled: continue
@@ -253,6 +261,7 @@ package final class Orders {
                 return .ended(.rejected, code: "order_closed", text, data: json(order))
             }
         }
+        if journal.state == "canceled", case .absent = answer { return .ok(json(reference.order(.canceled))) }
         // Its submit ends within minutes; until then there may be something to cancel.
         if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
             throw SetAside(.milliseconds(500))

@@ -77,7 +77,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 4 end}
+  callback = function() return 5 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -97,10 +97,11 @@ end}
 -- ARGV: 1 group  2 kind  3 job id, '' for the entry's  4 most entries of the stream  5 due at, 0 now  6 or wait from now
 --       7 repeat every, 0 once (then the id names the schedule, and each job gets its entry's)  8… fields, without id
 -- Returns: {'queued', entry id} · {'delayed', id} · {'duplicate', 'queued'|'running'|'delayed'|'finished'}
--- Errors: FULL, ID (a delayed job needs one), FIELDS (names and values come in pairs, at most a thousand)
+-- Errors: FULL, ID (a delayed job needs one), FIELDS (names and values come in pairs, at most a thousand), DUE (no time)
 redis.register_function('fleet_enqueue', function(keys, argv)
   local id, due, every = argv[3], tonumber(argv[5]), tonumber(argv[7])
   if tonumber(argv[6]) > 0 then due = now() + tonumber(argv[6]) end
+  if not (due < 1e13 and every < 1e13) then return redis.error_reply('DUE unix milliseconds are expected') end
   if id ~= '' then
     if redis.call('EXISTS', keys[4]) == 1 then return {'duplicate', 'finished'} end
     local found = place(keys[3], argv[1])
@@ -209,6 +210,7 @@ redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, 
     local kind, id, every, fields, entry
     local isAdded = pcall(function()
       kind, id, every, fields = unpack(cjson.decode(member))
+      assert(type(id) == 'string' and type(every) == 'number' and type(fields) == 'table')
       entry = redis.call('XADD', streams[kind], '*', unpack(fields))
     end)
     if not isAdded then
@@ -244,10 +246,10 @@ redis.register_function{function_name = 'fleet_unschedule', flags = {'allow-oom'
 end}
 
 -- dead → stream: a job once more from its first attempt, with its history; its old result is taken away. An order that
--- failed, so was certainly not executed, may be sent.
+-- failed, so was certainly not executed, may be sent; one that may exist only where its journal still says so.
 -- KEYS: 1 dead  2 stream  3 marker  4 result  5 journal (optional)  ARGV: 1 entry id in the dead stream
 -- Returns: the new entry's id, or '' when there is no such dead job
--- Errors: DUPLICATE (its id was enqueued again meanwhile and is not done, or was done well)
+-- Errors: DUPLICATE (its id was enqueued again meanwhile and is not done, or was done well; or the order may exist)
 redis.register_function('fleet_replay', function(keys, argv)
   local found = redis.call('XRANGE', keys[1], argv[1], argv[1])[1]
   if not found then return '' end
@@ -256,15 +258,18 @@ redis.register_function('fleet_replay', function(keys, argv)
   if isRead and type(result) == 'table' and result.status == 'ok' then
     return redis.error_reply('DUPLICATE a job of this id has ended well since')
   end
-  local fields = found[2]
-  local told = {'id', field(fields, 'id'), 'fleet_enqueued_ms', field(fields, 'fleet_enqueued_ms')}
-  local story = history(fields, field(fields, 'fleet_reason') .. '; replayed at ' .. now())
-  told[#told + 1] = 'fleet_history'
-  told[#told + 1] = story
-  local entry = redis.call('XADD', keys[2], '*', unpack(with(fields, told)))
+  local fields, state = found[2], keys[5] and redis.call('HGET', keys[5], 'state')
+  local reason = field(fields, 'fleet_reason') or ''
+  local mayExist = field(fields, 'fleet_kind') == 'submit_order' and (reason == 'unknown' or reason == 'poison')
+  if mayExist and not state then
+    return redis.error_reply('DUPLICATE the order may exist, and its journal, which would say so, is gone')
+  end
+  local entry = redis.call('XADD', keys[2], '*', unpack(with(fields, {
+    'id', field(fields, 'id') or '', 'fleet_enqueued_ms', field(fields, 'fleet_enqueued_ms') or '',
+    'fleet_history', history(fields, reason .. '; replayed at ' .. now())})))
   redis.call('XDEL', keys[1], argv[1])
   redis.call('DEL', keys[4])
-  if keys[5] and redis.call('HGET', keys[5], 'state') == 'failed' then
+  if state == 'failed' then
     redis.call('HSET', keys[5], 'state', 'released')
     redis.call('HDEL', keys[5], 'outcome')
   end
@@ -315,7 +320,8 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. Times of each step end in _ms.
+-- since. Times of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given
+-- time.
 
 local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.exchange_order_id or ''} end
 
@@ -329,7 +335,8 @@ end
 -- What stands in the journal, for looking.
 -- KEYS: 1 journal
 -- Returns: {} or {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to
---   accept it (0: over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far}
+--   accept it (0: over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far,
+--   the last request's time by the exchange's clock or 0}
 redis.register_function{function_name = 'fleet_journal_read', flags = {'no-writes'}, callback = function(keys)
   local j = journal(keys[1])
   if not j.state then return {} end
@@ -339,15 +346,16 @@ redis.register_function{function_name = 'fleet_journal_read', flags = {'no-write
   list[7] = j.cancel_ms and '1' or ''
   list[8] = tonumber(j.sends or 0)
   list[9] = tonumber(j.absent or 0)
+  list[10] = tonumber(j.stamp_ms or 0)
   return list
 end}
 
 -- Opens the journal for a send: when there is none, when the last send was released, when it is the owner's own (the
 -- answer to its first call may have been lost, or the exchange refused the clock) and not noted uncertain, or when the
--- order was found absent twice after the exchange could no longer accept it. A wanted cancel (but of the owner's own) or
--- a pause comes first.
+-- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
 -- KEYS: 1 journal  2 paused kinds
--- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal  4 kind
+-- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
+--       5 the request's time by the exchange's clock, 0: there will be none
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
@@ -356,17 +364,19 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms)
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
-  if j.cancel_ms and not isMine then
+  if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
+    redis.call('EXPIRE', keys[1], argv[3])
     return {'canceled', '', '', ''}
   end
   if redis.call('SISMEMBER', keys[2], argv[4]) == 1 then return {'paused'} end
   redis.call('HSETNX', keys[1], 'begun_ms', time)
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
-    'send_until_ms', time + tonumber(argv[2]), 'absent', 0)
+    'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
   redis.call('HDEL', keys[1], 'uncertain_ms')
-  redis.call('HINCRBY', keys[1], 'sends', 1)
-  redis.call('EXPIRE', keys[1], argv[3])
+  -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
+  if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
+  redis.call('PERSIST', keys[1])
   return {'begun'}
 end)
 
@@ -393,7 +403,8 @@ redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oo
 end}
 
 -- Prevents an order that was not sent, and one that was from being sent again.
--- KEYS: 1 journal  ARGV: 1 seconds to keep the journal
+-- KEYS: 1 journal  2 marker of the order's job  ARGV: 1 seconds to keep the journal of an order that is prevented, beyond
+--   the time for which its job may be delayed
 -- Returns: {'canceled', '', …} prevented · {state, outcome JSON or '', …} of what stands
 redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
@@ -402,8 +413,8 @@ redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-
     if not j.state or j.state == 'released' then
       redis.call('HSET', keys[1], 'state', 'canceled')
       j.state = 'canceled'
+      redis.call('EXPIRE', keys[1], math.max(argv[1], keys[2] and redis.call('TTL', keys[2]) or 0))
     end
-    redis.call('EXPIRE', keys[1], argv[1])
   end
   return standing(j)
 end}
@@ -421,7 +432,8 @@ redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom
   local isOthers = (argv[5] or '') ~= '' and (j.owner or argv[5]) ~= argv[5]
   if isOthers and argv[1] ~= 'accepted' then return j.outcome or '' end
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', now())
-  redis.call('EXPIRE', keys[1], argv[3])
+  -- What nobody knows must be there when somebody does.
+  if argv[1] == 'unknown' then redis.call('PERSIST', keys[1]) else redis.call('EXPIRE', keys[1], argv[3]) end
   return argv[2]
 end}
 

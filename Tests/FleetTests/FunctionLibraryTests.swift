@@ -176,6 +176,35 @@ struct FunctionLibraryTests {
         #expect(try await server.enqueue("x") == ["duplicate", "queued"])
     }
 
+    @Test("what no job of ours is in the delayed set is passed over", arguments: [#""0""#, "null", "{}"])
+    func foreignDelayed(_ every: String) async throws {
+        let server = try await FunctionServer()
+        let foreign = #"["fetch_ticker","x",\#(every),["symbol","BTC/USDT"]]"#
+        try await server.redis("ZADD", server.keys.delayed, "1", foreign)
+        _ = try await server.enqueue("good", wait: 1)
+        try await eventually("the good one is moved") { try await server.promote().first == 1 }
+        #expect(try await server.redis("XLEN", server.keys.jobs(.fetchTicker)).int == 1)
+        #expect(try await server.redis("ZRANGE", server.keys.delayed, "0", "-1").texts == [foreign])
+    }
+
+    @Test("an order that may exist is only replayed where its journal says what became of it")
+    func replayWithoutJournal() async throws {
+        let (server, keys) = (try await FunctionServer(), Keys(.binance))
+        let entry = try #require(
+            try await server.redis(
+                "XADD", keys.dead, "*", "symbol", "BTC/USDT", "id", "o", "fleet_kind", "submit_order", "fleet_reason",
+                "unknown", "fleet_enqueued_ms", "1"
+            ).text)
+        let names = [keys.dead, keys.jobs(.submitOrder), keys.marker("o"), keys.result("o"), keys.order("o")]
+        let refusal = await #expect(throws: RedisError.self) {
+            _ = try await server.call("fleet_replay", names, [.text(entry)])
+        }
+        #expect(refusal?.code == .server("DUPLICATE"))
+        #expect(try await server.redis("XLEN", keys.dead).int == 1)
+        try await server.redis("HSET", keys.order("o"), "state", "unknown", "outcome", "{}")
+        #expect(try await server.call("fleet_replay", names, [.text(entry)]).text?.isEmpty == false)
+    }
+
     @Test("a full stream refuses with an error and keeps what it has; delayed jobs do not count")
     func full() async throws {
         let server = try await FunctionServer()
@@ -542,7 +571,28 @@ struct JournalFunctionTests {
         let standing = try await read(journal, on: server)
         #expect(standing.prefix(4) == ["sending", "", "b", ""] && standing[6] == "")
         #expect((1...FunctionServer.hour).contains(Int(standing[4]) ?? 0))
+        #expect(try await server.redis("TTL", journal).int == -1, "an open journal does not end by itself")
+        #expect(standing[7] == "2", "what its owner began anew was no other send")
+    }
+
+    @Test("a cancel that comes between two tries of one send prevents the second")
+    func canceledBetweenTries() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        #expect(try await cancel(journal, on: server)[0] == "sending")
+        #expect(try await begin("a", journal, on: server) == ["canceled", "", "", ""])
         #expect((1...600).contains(try await server.redis("TTL", journal).int ?? 0))
+    }
+
+    @Test("the journal of an order that is prevented lives for longer than its job is delayed")
+    func canceledWhileDelayed() async throws {
+        let server = try await FunctionServer()
+        let days = 8 * 24 * FunctionServer.hour
+        #expect(try await server.enqueue("o", kind: .submitOrder, wait: days) == ["delayed", "o"])
+        let journal = server.keys.order("o")
+        _ = try await server.call("fleet_journal_cancel", [journal, server.keys.marker("o")], [600])
+        #expect(try await server.redis("TTL", journal).int ?? 0 > days / 1000)
     }
 
     @Test("its own send is not repeated when nobody knows what became of it")
@@ -633,6 +683,7 @@ struct JournalFunctionTests {
         #expect(try await settle(journal, on: server) == "")
         #expect(try await end("unknown", journal, on: server) == "{unknown}")
         #expect(try await end("unknown", journal, on: server) == "{unknown}")
+        #expect(try await server.redis("TTL", journal).int == -1, "it is there until somebody knows")
         #expect(try await begin("a", journal, on: server).prefix(2) == ["unknown", "{unknown}"])
         #expect(try await settle(journal, on: server) == "settled")
         #expect(try await server.redis("HGET", journal, "note").text == "me")

@@ -83,8 +83,7 @@ struct OrderSafetyTests {
         let program = try Program(
             [Program.binaries + "/worker"], environment: ["FLEET_MAX_ORDER_NOTIONAL": value], in: directory)
         #expect(try await program.exited() == 64)
-        let wrong = value.split(separator: ",").last ?? ""
-        #expect(program.errors.contains("FLEET_MAX_ORDER_NOTIONAL='\(wrong)': expected a currency and a decimal"))
+        #expect(program.errors.contains("FLEET_MAX_ORDER_NOTIONAL='\(value)': expected a currency and a decimal"))
     }
 
     // MARK: - Pause and resume
@@ -175,6 +174,19 @@ struct OrderSafetyTests {
             }
             #expect(try await stack.orders(exchange).isEmpty)
         }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("what cannot be understood does not take the place of an order's first outcome")
+    func malformedAgain() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let first = try await stack.run(.binance, .submitOrder, Stack.resting("m"))
+        try await stack.command(["DEL", Stack.key(.binance, "result:m")])
+        let again = try await stack.run(.binance, .submitOrder, Stack.resting("m").merging(["amount": "0,001"]) { $1 })
+        #expect(again["status"].text == "ok" && again["data"] == first["data"], "\(again)")
+        let other = try await stack.run(.binance, .submitOrder, ["id": "n", "symbol": "BTC/USDT"])
+        #expect(other["status"].text == "rejected" && other["error"]["code"].text == "malformed_job", "\(other)")
         withExtendedLifetime(worker) {}
     }
 

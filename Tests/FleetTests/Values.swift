@@ -44,6 +44,18 @@ func query() -> Call {
     return .query(OrderReference("a", market))
 }
 
+func kraken(_ url: String) throws -> any ExchangeAPI {
+    try #require(try Configuration(["KRAKEN_URL": url, "FLEET_EXCHANGES": "kraken"]).apis.first)
+}
+
+/// An order of Kraken's BTC/USD.
+func reference() -> OrderReference {
+    let market = Instrument(
+        symbol: "BTC/USD", id: "XXBTZUSD", tick: 1, step: 1, minAmount: nil, maxAmount: nil, minNotional: nil,
+        isTrading: true)
+    return OrderReference("00000000-0000-8000-8000-000000000000", market)
+}
+
 /// The faults of an environment, one a line; nil: it is usable.
 func faults(_ environment: [String: String]) -> String? {
     do {

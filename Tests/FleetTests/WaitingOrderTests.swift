@@ -77,6 +77,38 @@ struct WaitingOrderTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("a cancel of a filled order whose journal is gone says that it is filled", arguments: Exchange.allCases)
+    func filledJournalGone(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        _ = try await stack.run(exchange, .submitOrder, Stack.market("old"))
+        #expect(try await stack.command(["DEL", Stack.key(exchange, "order:old")]) == .integer(1))
+        let cancel = try await stack.run(
+            exchange, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "old"])
+        #expect(cancel["status"].text == "rejected" && cancel["error"]["code"].text == "order_closed", "\(cancel)")
+        #expect(cancel["data"]["status"].text == "filled", "\(cancel)")
+        try await stack.command(["DEL", Stack.key(exchange, "result:old")])
+        let again = try await stack.run(exchange, .submitOrder, Stack.market("old"))
+        #expect(again["data"]["status"].text == "filled", "the same id answers with what became of it: \(again)")
+        #expect(try await stack.orders(exchange, jobId: "old").count == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a cancel prevents its order while the exchange answers nothing but errors")
+    func cancelWhileAway() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        try await stack.control(#"{"error_rate":1}"#)
+        try await stack.push(
+            .binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "max_attempts": "1"])
+        #expect(try await stack.result(.binance, "c")["status"].text == "failed")
+        try await stack.endFaults()
+        let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(order["status"].text == "ok" && order["data"]["status"].text == "canceled", "\(order)")
+        #expect(try await stack.orders(.binance).isEmpty)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a key that the exchange repeats in its refusal is in no result and no log")
     func repeatedKey() async throws {
         let stack = try await Stack()

@@ -1,0 +1,22 @@
+/// Lets one caller through at a time, in the order they came.
+@LaneActor
+final class Turnstile {
+    private var isTaken = false
+    private var waiters: [CheckedContinuation<Void, Never>] = []
+    var waiting: Int { waiters.count }
+
+    /// Asks inside the continuation whether there is something to wait for: a task may come to its actor's thread anew
+    /// before it is asked to keep one, and what it looked at before may have changed.
+    func enter() async {
+        await withCheckedContinuation { continuation in
+            if isTaken { return waiters.append(continuation) }
+            isTaken = true
+            continuation.resume()
+        }
+    }
+
+    /// Hands on directly, so that a newcomer cannot slip in between.
+    func leave() {
+        if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() }
+    }
+}

@@ -1,0 +1,105 @@
+import Exchanges
+import Foundation
+import Logging
+import Redis
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+@Suite("Orders and clocks", .serialized, .timeLimit(.minutes(2)))
+struct OrderClockTests {
+    @Test("a worker's clock that is set does not move the time after which the exchange refuses an order")
+    func clockIsSet() async throws {
+        let fake = FakeHTTPServer { request in
+            request.target.contains("Time")
+                ? .text(#"{"error":[],"result":{"unixtime":1700000000}}"#)
+                : .text(#"{"error":[],"result":{"txid":["O-1"]}}"#)
+        }
+        let now = Mutex(Int64(1_700_000_100_000))
+        let request = try await submit(on: fake, nowMs: { now.withLock { $0 } }) { now.withLock { $0 += 40_000 } }
+        let deadline = try #require(request.body.firstMatch(of: /deadline=([^&]+)/)?.1.removingPercentEncoding)
+        let date = try Date.ISO8601FormatStyle().parse(deadline)
+        // Ten seconds from the exchange's own time, whatever this machine says.
+        #expect((1_700_000_010...1_700_000_040).contains(date.timeIntervalSince1970), "\(deadline)")
+    }
+
+    /// Learns the exchange's clock by one order, lets `meanwhile` happen, and sends another. - Returns: its request.
+    @LaneActor
+    private func submit(
+        on fake: FakeHTTPServer, nowMs: @escaping @Sendable () -> Int64, meanwhile: () -> Void
+    ) async throws -> FakeHTTPServer.Request {
+        let http = HTTPClient(now: nowMs)
+        defer { http.close() }
+        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let session = ExchangeSession(
+            api: try kraken(fake.url), http: http, limiter: nil,
+            events: Events(keys: Keys(.kraken), consumer: "test", log: log), metrics: LaneMetrics(.kraken), log: log,
+            nowMs: nowMs, nextNonce: { 1 })
+        let order = OrderRequest(
+            symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
+        for _ in 0..<2 {
+            _ = try await session.perform(.submit(order, reference()), for: nil)
+            meanwhile()
+        }
+        return try #require(fake.requests.last)
+    }
+
+    @Test("an order is not sent again before its window has passed by the exchange's clock, whatever Redis' clock says")
+    func redisClockIsSet() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("its send is uncertain") {
+            try await stack.journal(.binance, "o")["uncertain_ms"] != nil
+        }
+        // As after a step of that clock.
+        try await stack.journal(.binance, "o", ["send_until_ms": "1"])
+        try await stack.endFaults()
+        let result = try await stack.result(.binance, "o", within: .seconds(60))
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        let order = try #require(try await stack.orders(.binance, jobId: "o").first)
+        let begun = try #require(try await stack.journal(.binance, "o")["begun_ms"].flatMap { Int($0) })
+        // Less what the two clocks differ by when they are read.
+        #expect((order["accepted_ms"].int ?? 0) - begun >= 17_500)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an uncertain order past its deadline is asked about at the usual pace")
+    func pastDeadline() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        let order = Stack.market("o").merging(["deadline_ms": "\(wallClockMs() + 1500)"]) { $1 }
+        try await stack.push(.binance, .submitOrder, order)
+        try await eventually("its send is uncertain") {
+            try await stack.journal(.binance, "o")["uncertain_ms"] != nil
+        }
+        try await stack.endFaults()
+        #expect(try await stack.result(.binance, "o", within: .seconds(60))["status"].text == "expired")
+        #expect(try await stack.orders(.binance, jobId: "o").isEmpty)
+        #expect(try await stack.requests(.binance, "GET /api/v3/order") < 40)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order whose send is long ago and that was not asked about since is proven absent and sent, not unknown")
+    func longAgo() async throws {
+        let stack = try await Stack()
+        let past = "\(wallClockMs() - 301_000)"
+        try await stack.journal(
+            .binance, "o",
+            [
+                "state": "sending", "owner": "ghost 0-1", "begun_ms": past, "sent_ms": past, "uncertain_ms": past,
+                "send_until_ms": past, "sends": "1", "absent": "0",
+            ])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
+        withExtendedLifetime(worker) {}
+    }
+}
