@@ -18,8 +18,6 @@ package struct Binance: ExchangeAPI {
         self.credentials = credentials
     }
 
-    package func clientOrderId(jobId: String) -> String { clientOrderId36(jobId) }
-
     /// REQUEST_WEIGHT 6000 a minute; ORDERS 50 in 10 s, the smaller of the two documented samples, and 160000 a day.
     package func charges(for call: Call) -> [Charge] {
         let weight: Double =
@@ -29,11 +27,11 @@ package struct Binance: ExchangeAPI {
             case .tickers(let instruments): instruments.count <= 20 ? 2 : instruments.count <= 100 ? 40 : 80
             case .query, .history: 4
             }
-        let charge = Charge("weight", .address, weight, burst: 300, perSecond: 94)
+        let charge = Charge(name: "weight", scope: .address, cost: weight, burst: 300, perSecond: 94)
         guard case .submit = call else { return [charge] }
         return [
-            charge, Charge("orders-10s", .account, 1, burst: 5, perSecond: 4.4),
-            Charge("orders-day", .account, 1, burst: 30_000, perSecond: 1.5),
+            charge, Charge(name: "orders-10s", scope: .account, cost: 1, burst: 5, perSecond: 4.4),
+            Charge(name: "orders-day", scope: .account, cost: 1, burst: 30_000, perSecond: 1.5),
         ]
     }
 
@@ -57,12 +55,12 @@ package struct Binance: ExchangeAPI {
                 ? [("symbol", ids[0])] : [("symbols", "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]")]
             return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
         case .submit(let order, let reference): return try signed(.post, parameters(order, reference), stamp)
-        case .cancel(let order): return try signed(.delete, parameters(order), stamp)
-        case .query(let order), .history(let order): return try signed(.get, parameters(order), stamp)
+        case .cancel(let order): return try signed(.delete, name(order), stamp)
+        case .query(let order), .history(let order): return try signed(.get, name(order), stamp)
         }
     }
 
-    private func parameters(_ order: OrderReference) -> [(String, String)] {
+    private func name(_ order: OrderReference) -> [(String, String)] {
         [("symbol", order.instrument.id), ("origClientOrderId", order.clientOrderId)]
     }
 
@@ -93,11 +91,11 @@ package struct Binance: ExchangeAPI {
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
-        guard response.status == 200 else { return try refusal(of: call, response) }
-        let body = try JSON(response)
+        let body = JSON(body: response.body)
+        guard response.status == 200 else { return try refusal(of: call, body, response) }
         let answer: Answer? =
             switch call {
-            case .time: body["serverTime"].int.flatMap(unixMs).map(Answer.time)
+            case .time: body["serverTime"].unixMs.map(Answer.time)
             case .instruments:
                 body["symbols"].list.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
             case .tickers(let instruments):
@@ -111,10 +109,9 @@ package struct Binance: ExchangeAPI {
         return answer
     }
 
-    private func refusal(of call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
-        let body = try? JSON(response)
-        let code = body?["code"].int ?? 0
-        let message = body?["msg"].text ?? "HTTP \(response.status)"
+    private func refusal(of call: Call, _ body: JSON, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+        let code = body["code"].int ?? 0
+        let message = body["msg"].text ?? "HTTP \(response.status)"
         let verdict: Verdict
         switch (response.status, code) {
         case (_, -2013) where call.isPrivate: return .absent
@@ -141,7 +138,7 @@ package struct Binance: ExchangeAPI {
             symbol: symbol, bid: row["bidPrice"].decimal, ask: row["askPrice"].decimal, last: last,
             open: row["openPrice"].decimal, high: row["highPrice"].decimal, low: row["lowPrice"].decimal,
             baseVolume: row["volume"].decimal, quoteVolume: row["quoteVolume"].decimal,
-            changePercent: row["priceChangePercent"].text, exchangeMs: row["closeTime"].int, receivedMs: receivedMs)
+            changePercent: row["priceChangePercent"].text, exchangeMs: row["closeTime"].unixMs, receivedMs: receivedMs)
     }
 
     private func order(_ body: JSON, _ instrument: Instrument) -> Order? {
@@ -161,7 +158,7 @@ package struct Binance: ExchangeAPI {
             status: statuses[body["status"].text ?? ""] ?? .open,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
             averagePrice: average.map { "\($0.rounded(places: 8))" }, price: body["price"].positiveText,
-            exchangeMs: body["updateTime"].int ?? body["transactTime"].int)
+            exchangeMs: body["updateTime"].unixMs ?? body["transactTime"].unixMs)
     }
 
     private func instrument(_ market: JSON) -> Instrument? {

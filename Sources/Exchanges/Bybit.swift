@@ -17,17 +17,18 @@ package struct Bybit: ExchangeAPI {
         self.credentials = credentials
     }
 
-    package func clientOrderId(jobId: String) -> String { clientOrderId36(jobId) }
-
     /// 600 requests in 5 s an address; in a rolling second an endpoint and account: 20 order requests, 50 queries.
     package func charges(for call: Call) -> [Charge] {
-        let charge = Charge("requests", .address, 1, burst: 25, perSecond: 112)
+        func charge(_ name: String, burst: Double, perSecond: Double) -> Charge {
+            Charge(name: name, scope: .account, cost: 1, burst: burst, perSecond: perSecond)
+        }
+        let request = Charge(name: "requests", scope: .address, cost: 1, burst: 25, perSecond: 112)
         return switch call {
-        case .time, .instruments, .tickers: [charge]
-        case .submit: [charge, Charge("create", .account, 1, burst: 3, perSecond: 16)]
-        case .cancel: [charge, Charge("cancel", .account, 1, burst: 3, perSecond: 16)]
-        case .query: [charge, Charge("realtime", .account, 1, burst: 6, perSecond: 42)]
-        case .history: [charge, Charge("history", .account, 1, burst: 6, perSecond: 42)]
+        case .time, .instruments, .tickers: [request]
+        case .submit: [request, charge("create", burst: 3, perSecond: 16)]
+        case .cancel: [request, charge("cancel", burst: 3, perSecond: 16)]
+        case .query: [request, charge("realtime", burst: 6, perSecond: 42)]
+        case .history: [request, charge("history", burst: 6, perSecond: 42)]
         }
     }
 
@@ -40,21 +41,19 @@ package struct Bybit: ExchangeAPI {
             let symbol = instruments.count == 1 ? [("symbol", instruments[0].id)] : []
             return HTTPRequest(.get, baseURL + "/v5/market/tickers?" + formEncoded([("category", "spot")] + symbol))
         case .submit(let order, let reference):
-            return try signed("/v5/order/create", body: parameters(order, reference), stamp)
+            return try signed(.post, "/v5/order/create", parameters(order, reference), stamp)
         case .cancel(let order):
-            return try signed(
-                "/v5/order/cancel",
-                body: [
-                    ("category", "spot"), ("symbol", order.instrument.id), ("orderLinkId", order.clientOrderId),
-                ], stamp)
-        case .query(let order): return try signed("/v5/order/realtime", query: order, stamp)
-        case .history(let order): return try signed("/v5/order/history", query: order, stamp)
+            return try signed(.post, "/v5/order/cancel", [("symbol", order.instrument.id)] + name(order), stamp)
+        case .query(let order): return try signed(.get, "/v5/order/realtime", name(order), stamp)
+        case .history(let order): return try signed(.get, "/v5/order/history", name(order), stamp)
         }
     }
 
+    private func name(_ order: OrderReference) -> [(String, String)] { [("orderLinkId", order.clientOrderId)] }
+
     private func parameters(_ order: OrderRequest, _ reference: OrderReference) -> [(String, String)] {
         let parameters = [
-            ("category", "spot"), ("symbol", reference.instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
+            ("symbol", reference.instrument.id), ("side", order.side == .buy ? "Buy" : "Sell"),
             ("orderLinkId", reference.clientOrderId), ("qty", order.amount),
         ]
         guard let price = order.price, order.type == .limit else {
@@ -66,32 +65,22 @@ package struct Bybit: ExchangeAPI {
     }
 
     private func signed(
-        _ path: String, body: [(String, String)], _ stamp: Stamp
+        _ method: HTTPRequest.Method, _ path: String, _ parameters: [(String, String)], _ stamp: Stamp
     ) throws(ExchangeError) -> HTTPRequest {
-        // Ids, symbols and decimals: nothing here needs escaping, and Bybit's symbols are letters and digits.
-        let json = "{" + body.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",") + "}"
-        var headers = try authentication(of: json, stamp)
-        headers.append((name: "Content-Type", value: "application/json"))
-        return HTTPRequest(.post, baseURL + path, headers: headers, body: json)
-    }
-
-    private func signed(_ path: String, query order: OrderReference, _ stamp: Stamp) throws(ExchangeError)
-        -> HTTPRequest
-    {
-        let query = formEncoded([("category", "spot"), ("orderLinkId", order.clientOrderId)])
-        return HTTPRequest(.get, baseURL + path + "?" + query, headers: try authentication(of: query, stamp))
-    }
-
-    private func authentication(
-        of payload: String, _ stamp: Stamp
-    ) throws(ExchangeError) -> [(name: String, value: String)] {
         let credentials = try credentialsOrThrow()
+        let parameters = [("category", "spot")] + parameters
+        // Ids, symbols and decimals: nothing here needs escaping, and Bybit's symbols are letters and digits.
+        let json = "{" + parameters.map { "\"\($0)\":\"\($1)\"" }.joined(separator: ",") + "}"
+        let payload = method == .post ? json : formEncoded(parameters)
         let text = "\(stamp.timestampMs)\(credentials.key)\(receiveWindowMs)\(payload)"
-        return [
+        let headers = [
             ("X-BAPI-API-KEY", credentials.key), ("X-BAPI-TIMESTAMP", "\(stamp.timestampMs)"),
             ("X-BAPI-RECV-WINDOW", "\(receiveWindowMs)"),
             ("X-BAPI-SIGN", Signing.hex(Signing.hmacSHA256(key: credentials.secret.utf8, text.utf8))),
         ]
+        let url = baseURL + path
+        if method != .post { return HTTPRequest(method, url + "?" + payload, headers: headers) }
+        return HTTPRequest(.post, url, headers: headers + [("Content-Type", "application/json")], body: payload)
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
@@ -108,7 +97,7 @@ package struct Bybit: ExchangeAPI {
             throw ExchangeError(
                 verdict, answered: "HTTP \(response.status)", "\(response.status)", response, retryAfter: silence)
         }
-        let body = try JSON(response)
+        let body = JSON(body: response.body)
         guard let code = body["retCode"].int else { throw .malformed(response) }
         if code != 0 {
             if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
@@ -117,11 +106,11 @@ package struct Bybit: ExchangeAPI {
         let rows = body["result"]["list"].list
         let answer: Answer? =
             switch call {
-            case .time: body["time"].int.flatMap(unixMs).map(Answer.time)
+            case .time: body["time"].unixMs.map(Answer.time)
             case .instruments: rows.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
             case .tickers(let instruments):
                 rows.map { rows in
-                    .tickers(named(instruments, rows) { ticker($0, $1, body["time"].int, response.receivedMs) })
+                    .tickers(named(instruments, rows) { ticker($0, $1, body["time"].unixMs, response.receivedMs) })
                 }
             case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
             case .query(let reference), .history(let reference):
@@ -144,13 +133,11 @@ package struct Bybit: ExchangeAPI {
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             default: .permanent
             }
-        let reset = response.headers["x-bapi-limit-reset-timestamp"].flatMap(Int64.init).flatMap(unixMs)
-        let wait = reset.flatMap { reset in
-            body["time"].int.flatMap(unixMs).map { Duration.milliseconds(min(max(0, reset - $0), 60_000)) }
-        }
-        let silence: Duration? =
-            verdict == .wait ? wait ?? ([10006, 10018, 429].contains(code) ? .seconds(1) : nil) : nil
-        return ExchangeError(verdict, answered: body["retMsg"].text ?? "", "\(code)", response, retryAfter: silence)
+        let reset = JSON(response.headers["x-bapi-limit-reset-timestamp"]).unixMs
+        let wait = reset.flatMap { reset in body["time"].unixMs.map { min(max(0, reset - $0), 60_000) } } ?? 1000
+        return ExchangeError(
+            verdict, answered: body["retMsg"].text ?? "", "\(code)", response,
+            retryAfter: verdict == .wait ? .milliseconds(wait) : nil)
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {
@@ -175,7 +162,7 @@ package struct Bybit: ExchangeAPI {
             type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) },
             status: statuses[row["orderStatus"].text ?? ""] ?? .open,
             amount: row["qty"].decimal, filled: row["cumExecQty"].decimal, averagePrice: row["avgPrice"].positiveText,
-            price: row["price"].positiveText, exchangeMs: row["updatedTime"].int)
+            price: row["price"].positiveText, exchangeMs: row["updatedTime"].unixMs)
     }
 
     /// `minOrderAmt` is the minimum; `minOrderQty` is no longer checked by Bybit.

@@ -30,9 +30,9 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let verdict: Verdict
     /// A stable word for programs: `rate_limited`, `exchange_refused`, `exchange_unavailable`, `malformed_answer` …
     package let code: String
-    package let message: String
+    package private(set) var message: String
     /// The exchange's own code or text, e.g. `-1121`.
-    package let exchangeCode: String?
+    package private(set) var exchangeCode: String?
     /// How long nobody should call; an answer of a limit always has it.
     package let retryAfter: Duration?
     /// Whether an order sent with this request can exist all the same.
@@ -48,7 +48,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         mayHaveExecuted = verdict == .unknown || verdict == .dup || isUncertain
     }
 
-    /// An error that the exchange answered with, in its own words.
+    /// An error that the exchange answered with, in its own words. `retryAfter` holds where the answer names no time.
     init(
         _ verdict: Verdict, answered text: String, _ exchangeCode: String, _ response: HTTPResponse,
         retryAfter: Duration? = nil, isUncertain: Bool = false
@@ -67,21 +67,20 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
             isUncertain: isUncertain || response.status >= 500)
     }
 
-    /// The same without a key or secret that the exchange repeated in its words.
-    package func hiding(_ credentials: Credentials?) -> ExchangeError {
-        guard let credentials else { return self }
-        let hide = { (text: String) in
-            text.replacing(credentials.secret, with: "***").replacing(credentials.key, with: "***")
-        }
-        return ExchangeError(
-            verdict, code: code, hide(message), exchangeCode: exchangeCode.map(hide), retryAfter: retryAfter,
-            isUncertain: mayHaveExecuted)
-    }
-
     /// An answer whose body is not what the endpoint documents: HTML, nothing, other types.
     static func malformed(_ response: HTTPResponse) -> ExchangeError {
         let type = response.headers["content-type"] ?? "no type"
         let text = "HTTP \(response.status) with \(response.body.count) bytes of \(type) is not a documented answer"
         return ExchangeError(.unknown, code: "malformed_answer", text, exchangeCode: "\(response.status)")
+    }
+
+    /// The same without a key or secret that the exchange repeated in its words.
+    package func hiding(_ credentials: Credentials?) -> ExchangeError {
+        var copy = self
+        for word in [credentials?.secret, credentials?.key].compactMap({ $0 }) {
+            copy.message.replace(word, with: "***")
+            copy.exchangeCode?.replace(word, with: "***")
+        }
+        return copy
     }
 }

@@ -51,10 +51,6 @@ package struct Charge: Sendable, Hashable {
     package let name: String
     package let scope: Scope
     package let cost, burst, perSecond: Double
-
-    init(_ name: String, _ scope: Scope, _ cost: Double, burst: Double, perSecond: Double) {
-        (self.name, self.scope, self.cost, self.burst, self.perSecond) = (name, scope, cost, burst, perSecond)
-    }
 }
 
 /// What the exchange says has been used of a budget, since its window of `windowMs` began at a multiple of that.
@@ -88,6 +84,11 @@ package protocol ExchangeAPI: Sendable {
 }
 
 extension ExchangeAPI {
+    /// A job id that fits 36 characters itself; of a longer one, 36 characters of its SHA-256.
+    package func clientOrderId(jobId: String) -> String {
+        jobId.utf8.count <= 36 ? jobId : "x" + Signing.hex(Signing.sha256(jobId.utf8)).prefix(35)
+    }
+
     package func usage(in response: HTTPResponse) -> [Usage] { [] }
 
     func credentialsOrThrow() throws(ExchangeError) -> Credentials {
@@ -95,11 +96,6 @@ extension ExchangeAPI {
         let name = exchange.rawValue.uppercased()
         throw ExchangeError(.auth, code: "no_key", "\(name)_KEY and \(name)_SECRET are not set")
     }
-}
-
-/// A job id that fits 36 characters is its own client order id; a longer one becomes 36 characters of its SHA-256.
-func clientOrderId36(_ jobId: String) -> String {
-    jobId.utf8.count <= 36 ? jobId : "x" + Signing.hex(Signing.sha256(jobId.utf8)).prefix(35)
 }
 
 /// The rows of a list answer that name one of the markets, each made with the market's unified symbol.

@@ -1,3 +1,5 @@
+internal import Foundation
+
 /// One request, its bytes final: what is signed is what is sent.
 package struct HTTPRequest: Sendable {
     package enum Method: String, Sendable {
@@ -36,9 +38,6 @@ package struct HTTPError: Error, Sendable, CustomStringConvertible {
 
 /// `name=value` pairs joined with `&`, values percent-encoded as UTF-8 but for `A-Za-z0-9-._~` (RFC 3986).
 func formEncoded(_ pairs: [(String, String)]) -> String {
-    let plain = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~".utf8)
-    let encode = { (byte: UInt8) in
-        plain.contains(byte) ? String(Unicode.Scalar(byte)) : "%" + Signing.hex([byte]).uppercased()
-    }
-    return pairs.map { "\($0)=\($1.utf8.map(encode).joined())" }.joined(separator: "&")
+    let plain = CharacterSet(charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+    return pairs.map { "\($0)=\($1.addingPercentEncoding(withAllowedCharacters: plain) ?? "")" }.joined(separator: "&")
 }

@@ -8,12 +8,9 @@ private import Synchronization
 /// The body of a request leaves at most once. libcurl by itself sends a request again when a reused connection closes
 /// before the first byte of the answer, which would send an order twice; a body that was read is never given again.
 package final class HTTPClient: Sendable {
-    private typealias Continuation = CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
-
     private struct Inbox {
-        var nextID = 0
-        var added: [(id: Int, request: HTTPRequest, continuation: Continuation)] = []
-        var cancelled: Set<Int> = []
+        var added: [Transfer] = []
+        var cancelled: [Transfer] = []
         var isClosed = false
     }
 
@@ -44,25 +41,22 @@ package final class HTTPClient: Sendable {
 
     /// Sends the request and waits for the whole answer. Cancelling the task abandons the transfer.
     package func send(_ request: HTTPRequest) async throws(HTTPError) -> HTTPResponse {
-        let id = inbox.withLock { inbox in
-            inbox.nextID += 1
-            return inbox.nextID
-        }
+        let transfer = Transfer(request, limit: maxBodyBytes)
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
+                transfer.continuation = continuation
                 // A task cancelled before this is not in the inbox; one cancelled later finds its entry there.
                 let failure: HTTPError.Cause? = inbox.withLock { inbox in
                     if inbox.isClosed || Task.isCancelled { return inbox.isClosed ? .notSent : .cancelled }
-                    inbox.added.append((id, request, continuation))
+                    inbox.added.append(transfer)
                     curl_multi_wakeup(multi)
                     return nil
                 }
-                guard let failure else { return }
-                continuation.resume(returning: .failure(HTTPError(cause: failure, description: "not sent: \(failure)")))
+                if let failure { transfer.fail(failure, "not sent: \(failure)") }
             }
         } onCancel: {
             inbox.withLock { inbox in
-                inbox.cancelled.insert(id)
+                inbox.cancelled.append(transfer)
                 if !inbox.isClosed { curl_multi_wakeup(multi) }
             }
         }
@@ -80,53 +74,40 @@ package final class HTTPClient: Sendable {
     // MARK: - The transfer thread
 
     private func run() {
-        var transfers: [UnsafeMutableRawPointer: Transfer] = [:]
-        var isClosed = false
-        while !isClosed {
+        var running: [UnsafeMutableRawPointer?: Transfer] = [:]
+        func remove(_ easy: UnsafeMutableRawPointer?) -> Transfer? {
+            curl_multi_remove_handle(multi, easy)
+            return running.removeValue(forKey: easy)
+        }
+        while true {
             let work = inbox.withLock { inbox in
                 defer { (inbox.added, inbox.cancelled) = ([], []) }
                 return inbox
             }
-            isClosed = work.isClosed
-            for (id, request, continuation) in work.added {
-                let transfer = Transfer(id, request, limit: maxBodyBytes, continuation)
-                guard let easy = curl_easy_init() else {
-                    transfer.end(.failure(HTTPError(cause: .notSent, description: "out of memory")))
-                    continue
-                }
-                transfers[easy] = transfer
-                configure(easy, transfer)
-                curl_multi_add_handle(multi, easy)
-            }
-            if isClosed || !work.cancelled.isEmpty {
-                for (easy, transfer) in transfers where isClosed || work.cancelled.contains(transfer.id) {
-                    transfers[easy] = nil
-                    remove(easy)
-                    transfer.end(.failure(HTTPError(cause: .cancelled, description: "cancelled")))
+            for transfer in work.added {
+                configure(transfer)
+                running[transfer.easy] = transfer
+                if curl_multi_add_handle(multi, transfer.easy) != CURLM_OK {
+                    remove(transfer.easy)?.fail(.notSent, "out of memory")
                 }
             }
+            for transfer in work.isClosed ? Array(running.values) : work.cancelled {
+                remove(transfer.easy)?.fail(.cancelled, "cancelled")
+            }
+            if work.isClosed { break }
             var count: Int32 = 0
             curl_multi_perform(multi, &count)
             while let message = curl_multi_info_read(multi, &count) {
                 let code = curl_message_result(message)
-                guard let easy = curl_message_handle(message), let transfer = transfers.removeValue(forKey: easy)
-                else { continue }
-                let result = transfer.result(of: easy, code, receivedMs: now())
-                remove(easy)
-                transfer.end(result)
+                remove(curl_message_handle(message))?.end(code, receivedMs: now())
             }
-            if !isClosed { curl_multi_poll(multi, nil, 0, 10_000, nil) }
+            curl_multi_poll(multi, nil, 0, 10_000, nil)
         }
         curl_multi_cleanup(multi)
     }
 
-    private func remove(_ easy: UnsafeMutableRawPointer) {
-        curl_multi_remove_handle(multi, easy)
-        curl_easy_cleanup(easy)
-    }
-
-    private func configure(_ easy: UnsafeMutableRawPointer, _ transfer: Transfer) {
-        let request = transfer.request
+    private func configure(_ transfer: Transfer) {
+        let (easy, request) = (transfer.easy, transfer.request)
         let context = Unmanaged.passUnretained(transfer).toOpaque()
         _ = curl_set_text(easy, CURLOPT_URL, request.url)
         _ = curl_set_text(easy, CURLOPT_PROTOCOLS_STR, "http,https")
@@ -136,57 +117,50 @@ package final class HTTPClient: Sendable {
         _ = curl_set_long(easy, CURLOPT_NOSIGNAL, 1)
         _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, Int(connectTimeout / .milliseconds(1)))
         _ = curl_set_long(easy, CURLOPT_TIMEOUT_MS, Int(totalTimeout / .milliseconds(1)))
+        _ = curl_set_list(easy, transfer.headers)
         _ = curl_set_pointer(easy, CURLOPT_WRITEDATA, context)
-        _ = curl_set_pointer(easy, CURLOPT_HEADERDATA, context)
         _ = curl_set_sink(easy, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
             Transfer.of(context)?.take(UnsafeRawBufferPointer(start: bytes, count: size * count)) ?? 0
         }
-        _ = curl_set_sink(easy, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
-            Transfer.of(context)?.takeHeader(UnsafeRawBufferPointer(start: bytes, count: size * count)) ?? 0
+        guard let body = request.body else { return }
+        _ = curl_set_long(easy, CURLOPT_POST, 1)
+        _ = curl_set_long(easy, CURLOPT_POSTFIELDSIZE, body.utf8.count)
+        _ = curl_set_pointer(easy, CURLOPT_READDATA, context)
+        _ = curl_set_sink(easy, CURLOPT_READFUNCTION) { room, size, count, context in
+            Transfer.of(context)?.give(UnsafeMutableRawBufferPointer(start: room, count: size * count)) ?? 0
         }
-        if let body = request.body {
-            _ = curl_set_long(easy, CURLOPT_POST, 1)
-            _ = curl_set_long(easy, CURLOPT_POSTFIELDSIZE, body.utf8.count)
-            _ = curl_set_pointer(easy, CURLOPT_READDATA, context)
-            _ = curl_set_sink(easy, CURLOPT_READFUNCTION) { room, size, count, context in
-                Transfer.of(context)?.give(UnsafeMutableRawBufferPointer(start: room, count: size * count)) ?? 0
-            }
-        }
-        for (name, value) in request.headers {
-            transfer.headerList = curl_slist_append(transfer.headerList, "\(name): \(value)")
-        }
-        _ = curl_set_list(easy, transfer.headerList)
     }
 }
 
-/// One request on its way. Used by the transfer thread alone; lives in its table while libcurl holds the pointer.
-private final class Transfer {
-    let id: Int
+/// One request on its way, with libcurl's handle of it, which has an unretained pointer back.
+///
+/// Unchecked: made by the task that sends, it is the transfer thread's alone from the inbox on, which keeps it as long
+/// as libcurl has the handle.
+private final class Transfer: @unchecked Sendable {
     let request: HTTPRequest
-    var headerList: UnsafeMutablePointer<curl_slist>?
-    private let continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
+    let easy = curl_easy_init()
+    let headers: UnsafeMutablePointer<curl_slist>?
+    var continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>?
     private let limit: Int
-    private var unsentBody: ArraySlice<UInt8>
+    private var unsentBody: Substring.UTF8View
     private var hasGivenBody = false
     private var isTooLarge = false
-    private var headers: [String: String] = [:]
     private var body: [UInt8] = []
 
-    init(
-        _ id: Int, _ request: HTTPRequest, limit: Int,
-        _ continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>
-    ) {
-        (self.id, self.request, self.limit, self.continuation) = (id, request, limit, continuation)
-        unsentBody = ArraySlice((request.body ?? "").utf8)
+    init(_ request: HTTPRequest, limit: Int) {
+        (self.request, self.limit) = (request, limit)
+        unsentBody = Substring(request.body ?? "").utf8
+        headers = request.headers.reduce(nil) { curl_slist_append($0, "\($1.name): \($1.value)") }
     }
 
-    deinit { curl_slist_free_all(headerList) }
+    deinit {
+        curl_easy_cleanup(easy)
+        curl_slist_free_all(headers)
+    }
 
     static func of(_ context: UnsafeMutableRawPointer?) -> Transfer? {
         context.map { Unmanaged<Transfer>.fromOpaque($0).takeUnretainedValue() }
     }
-
-    func end(_ result: Result<HTTPResponse, HTTPError>) { continuation.resume(returning: result) }
 
     func take(_ bytes: UnsafeRawBufferPointer) -> Int {
         isTooLarge = body.count + bytes.count > limit
@@ -195,41 +169,38 @@ private final class Transfer {
         return bytes.count
     }
 
-    func takeHeader(_ bytes: UnsafeRawBufferPointer) -> Int {
-        if bytes.starts(with: "HTTP/".utf8) { headers = [:] }
-        if let colon = bytes.firstIndex(of: UInt8(ascii: ":")) {
-            var value = bytes[(colon + 1)...].drop { $0 <= 32 }
-            while let last = value.last, last <= 32 { value.removeLast() }
-            headers[String(decoding: bytes[..<colon], as: UTF8.self).lowercased()] = String(
-                decoding: value, as: UTF8.self)
-        }
-        return bytes.count
-    }
-
     /// Hands the body to libcurl, once: asked again from its start, it refuses and the transfer ends.
     func give(_ room: UnsafeMutableRawBufferPointer) -> Int {
         if unsentBody.isEmpty, hasGivenBody { return Int(CURL_READFUNC_ABORT) }
+        hasGivenBody = true
         let part = unsentBody.prefix(room.count)
         room.copyBytes(from: part)
         unsentBody = unsentBody.dropFirst(part.count)
-        hasGivenBody = true
         return part.count
     }
 
-    func result(
-        of easy: UnsafeMutableRawPointer, _ code: CURLcode, receivedMs: Int64
-    ) -> Result<HTTPResponse, HTTPError> {
+    func fail(_ cause: HTTPError.Cause, _ description: String) {
+        continuation?.resume(returning: .failure(HTTPError(cause: cause, description: description)))
+    }
+
+    func end(_ code: CURLcode, receivedMs: Int64) {
+        if isTooLarge { return fail(.tooLarge, "the answer is larger than \(limit) bytes") }
+        guard code == CURLE_OK else {
+            // Without its body no request is whole; a GET has none, and asking again does no harm.
+            let isUnsent = request.body != nil && !hasGivenBody
+            let cause = isUnsent ? HTTPError.Cause.notSent : code == CURLE_OPERATION_TIMEDOUT ? .timedOut : .broken
+            return fail(cause, String(cString: curl_easy_strerror(code)))
+        }
         var status = 0
         _ = curl_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
-        if code == CURLE_OK {
-            return .success(HTTPResponse(status: status, headers: headers, body: body, receivedMs: receivedMs))
+        var headers: [String: String] = [:]
+        var header: UnsafeMutablePointer<curl_header>?
+        // Of the last answer, where others went before it, as `100 Continue` does.
+        while let next = curl_easy_nextheader(easy, UInt32(CURLH_HEADER), -1, header) {
+            headers[String(cString: next.pointee.name).lowercased()] = String(cString: next.pointee.value)
+            header = next
         }
-        let text = isTooLarge ? "the answer is larger than \(limit) bytes" : String(cString: curl_easy_strerror(code))
-        // Without its body no request is whole; a GET has none, and asking again does no harm.
-        let cause: HTTPError.Cause =
-            if isTooLarge { .tooLarge } else if request.body != nil, !hasGivenBody {
-                .notSent
-            } else if code == CURLE_OPERATION_TIMEDOUT { .timedOut } else { .broken }
-        return .failure(HTTPError(cause: cause, description: text))
+        continuation?.resume(
+            returning: .success(HTTPResponse(status: status, headers: headers, body: body, receivedMs: receivedMs)))
     }
 }

@@ -1,18 +1,12 @@
 internal import Foundation
 
-/// A look into an answer whose types are not to be trusted: what is missing or of another type reads as nil.
+/// A look into an answer whose types are not to be trusted: what is missing or of another type reads as nil, and so does
+/// all of a body that is no JSON.
 struct JSON {
     private let value: Any?
 
-    /// - Throws: `ExchangeError.malformed` when the body is no JSON.
-    init(_ response: HTTPResponse) throws(ExchangeError) {
-        guard let value = try? JSONSerialization.jsonObject(with: Data(response.body)) else {
-            throw .malformed(response)
-        }
-        self.value = value
-    }
-
-    private init(_ value: Any?) { self.value = value }
+    init(_ value: Any?) { self.value = value }
+    init(body: [UInt8]) { value = try? JSONSerialization.jsonObject(with: Data(body)) }
 
     subscript(_ name: String) -> JSON { JSON((value as? [String: Any])?[name]) }
 
@@ -28,11 +22,10 @@ struct JSON {
     /// A rule or price whose zero means "none".
     var positive: Decimal? { decimal.flatMap(Decimal.init(wire:)).flatMap { $0 > 0 ? $0 : nil } }
     var positiveText: String? { positive == nil ? nil : decimal }
-    /// Seconds with a fraction, as a number or text, in milliseconds.
+    /// A time up to the year 2096, in milliseconds: no arithmetic on it overflows.
+    var unixMs: Int64? { int.flatMap { 0..<4_000_000_000_000 ~= $0 ? $0 : nil } }
+    /// The same, written in seconds, which may have a fraction.
     var secondsAsMs: Int64? {
         (value as? Double ?? text.flatMap(Double.init)).flatMap { 0..<4e9 ~= $0 ? Int64($0 * 1000) : nil }
     }
 }
-
-/// The time if it can be one, in unix milliseconds: up to the year 2096. Keeps arithmetic on times from overflowing.
-func unixMs(_ time: Int64) -> Int64? { 0..<4_000_000_000_000 ~= time ? time : nil }

@@ -37,17 +37,19 @@ package struct Kraken: ExchangeAPI {
     }
 
     package func charges(for call: Call) -> [Charge] {
+        func charge(_ name: String, _ cost: Double, burst: Double, perSecond: Double) -> Charge {
+            Charge(name: name, scope: .account, cost: cost, burst: burst, perSecond: perSecond)
+        }
         func engine(_ order: OrderReference, _ cost: Double) -> Charge {
-            Charge(
-                "engine-" + order.instrument.id, .account, cost, burst: budget.engine - 2, perSecond: budget.engineDecay
-            )
+            charge("engine-" + order.instrument.id, cost, burst: budget.engine - 2, perSecond: budget.engineDecay)
         }
         return switch call {
-        case .time, .instruments, .tickers: [Charge("public", .address, 1, burst: 8, perSecond: 0.98)]
+        case .time, .instruments, .tickers:
+            [Charge(name: "public", scope: .address, cost: 1, burst: 8, perSecond: 0.98)]
         case .submit(_, let order): [engine(order, 1)]
         // What the cancel of an order younger than five seconds costs.
         case .cancel(let order): [engine(order, 8)]
-        case .query, .history: [Charge("private", .account, 1, burst: budget.counter - 1, perSecond: budget.decay)]
+        case .query, .history: [charge("private", 1, burst: budget.counter - 1, perSecond: budget.decay)]
         }
     }
 
@@ -112,7 +114,7 @@ package struct Kraken: ExchangeAPI {
             throw ExchangeError(
                 verdict, answered: "HTTP \(response.status)", "\(response.status)", response, isUncertain: true)
         }
-        let body = try JSON(response)
+        let body = JSON(body: response.body)
         guard let errors = body["error"].list?.compactMap(\.text) else { throw .malformed(response) }
         // Entries that begin with W are warnings beside a result.
         if let error = errors.first(where: { $0.hasPrefix("E") }) {
@@ -139,40 +141,30 @@ package struct Kraken: ExchangeAPI {
     }
 
     private func refusal(_ error: String, _ response: HTTPResponse) -> ExchangeError {
-        let verdicts: [(Verdict, [String])] = [
-            (
-                .wait,
-                [
-                    "EAPI:Rate limit", "EOrder:Rate limit", "EOrder:Domain rate limit", "EService:Throttled",
-                    "EService: Throttled", "EAuth:Rate limit", "EAuth:Too many requests", "EGeneral:Too many requests",
-                    "EGeneral:Temporary lockout", "EService:Market in",
-                ]
-            ),
-            (
-                .unknown,
-                [
-                    "EService:Unavailable", "EService:Busy", "EService:Timeout", "EGeneral:Internal error",
-                    "EDatabase:Internal",
-                ]
-            ),
-            (
-                .auth,
-                ["EAPI:Invalid key", "EAPI:Invalid signature", "EGeneral:Permission denied", "EAuth:", "EAccount:"]
-            ),
-            (.resync, ["EAPI:Invalid nonce"]), (.dup, ["EGeneral:Invalid arguments:cl_ord_id not unique"]),
+        let verdicts: KeyValuePairs<String, Verdict> = [
+            "EAPI:Rate limit": .wait, "EOrder:Rate limit": .wait, "EOrder:Domain rate limit": .wait,
+            "EService:Throttled": .wait, "EService: Throttled": .wait, "EService:Market in": .wait,
+            "EAuth:Rate limit": .wait, "EAuth:Too many requests": .wait, "EGeneral:Too many requests": .wait,
+            "EGeneral:Temporary lockout": .wait, "EService:Unavailable": .unknown, "EService:Busy": .unknown,
+            "EService:Timeout": .unknown, "EGeneral:Internal error": .unknown, "EDatabase:Internal": .unknown,
+            "EAPI:Invalid key": .auth, "EAPI:Invalid signature": .auth, "EGeneral:Permission denied": .auth,
+            "EAuth:": .auth, "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
+            "EGeneral:Invalid arguments:cl_ord_id not unique": .dup,
         ]
-        let verdict = verdicts.first { $0.1.contains(where: error.hasPrefix) }?.0 ?? .permanent
-        // `EService: Throttled: 1700000005` names the second from which requests are taken again.
-        let until = error.split(separator: ":").last.flatMap { Int64($0.trimmingCharacters(in: .whitespaces)) }
-        let wait = until.flatMap { 0..<4_000_000_000 ~= $0 ? $0 * 1000 - response.receivedMs : nil }
+        let verdict = verdicts.first { error.hasPrefix($0.key) }?.value ?? .permanent
         // Unstated: a lockout is a quarter of an hour by third parties' word; the counter of a key is emptied in part.
-        let silence: Duration? =
-            error.hasPrefix("EGeneral:Temporary lockout")
-            ? .seconds(900) : error.hasPrefix("EAPI:Rate limit") ? .seconds(5) : nil
+        let silences: KeyValuePairs<String, Duration> = [
+            "EGeneral:Temporary lockout": .seconds(900), "EAPI:Rate limit": .seconds(5),
+        ]
+        var wait = silences.first { error.hasPrefix($0.key) }?.value
+        // `EService: Throttled: 1700000005` names the second from which requests are taken again.
+        if verdict == .wait, let end = error.split(separator: ":").last?.trimmingCharacters(in: .whitespaces),
+            let until = JSON(end).secondsAsMs
+        {
+            wait = .milliseconds(min(max(0, until - response.receivedMs), 3_600_000))
+        }
         return ExchangeError(
-            verdict, answered: error, error, response,
-            retryAfter: verdict == .wait
-                ? wait.map { .milliseconds(min(max(0, $0), 3_600_000)) } ?? silence : nil,
+            verdict, answered: error, error, response, retryAfter: wait,
             isUncertain: error.hasPrefix("EService:Deadline elapsed"))
     }
 

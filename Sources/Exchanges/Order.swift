@@ -62,32 +62,30 @@ package struct OrderReference: Sendable {
 
 extension Instrument {
     /// A rule an order breaks, with the field and its value.
-    package struct Violation: Error, CustomStringConvertible {
-        package let description: String
-
-        init(_ field: String, _ value: String, _ expected: String) {
-            description = "\(field) '\(value)': expected \(expected)"
-        }
-    }
+    package struct Violation: Error, CustomStringConvertible { package let description: String }
 
     /// Checks the order against the rules. Nothing is rounded: an order that does not fit is refused.
     package func check(_ order: OrderRequest) throws(Violation) {
-        guard isTrading else { throw Violation("symbol", symbol, "a market that is open for trading") }
-        guard let amount = Decimal(wire: order.amount), amount > 0 else {
-            throw Violation("amount", order.amount, "a decimal above 0 such as 0.01")
+        func demand(_ isKept: Bool, _ field: String, _ value: String, _ expected: String) throws(Violation) {
+            if !isKept { throw Violation(description: "\(field) '\(value)': expected \(expected)") }
         }
-        guard amount.isMultiple(of: step) else { throw Violation("amount", order.amount, "a multiple of \(step)") }
-        if let minAmount, amount < minAmount { throw Violation("amount", order.amount, "at least \(minAmount)") }
-        if let maxAmount = order.type == .market ? maxMarketAmount ?? maxAmount : maxAmount, amount > maxAmount {
-            throw Violation("amount", order.amount, "at most \(maxAmount)")
+        func demandAmount(_ isKept: Bool, _ expected: String) throws(Violation) {
+            try demand(isKept, "amount", order.amount, expected)
+        }
+        let amount = Decimal(wire: order.amount) ?? 0
+        try demand(isTrading, "symbol", symbol, "a market that is open for trading")
+        try demandAmount(amount > 0, "a decimal above 0 such as 0.01")
+        try demandAmount(amount.isMultiple(of: step), "a multiple of \(step)")
+        if let minAmount { try demandAmount(amount >= minAmount, "at least \(minAmount)") }
+        if let most = order.type == .market ? maxMarketAmount ?? maxAmount : maxAmount {
+            try demandAmount(amount <= most, "at most \(most)")
         }
         guard let text = order.price else { return }
-        guard let price = Decimal(wire: text), price > 0 else {
-            throw Violation("price", text, "a decimal above 0 such as 50000.5")
-        }
-        guard price.isMultiple(of: tick) else { throw Violation("price", text, "a multiple of \(tick)") }
-        if let minNotional, price * amount < minNotional {
-            throw Violation("amount", order.amount, "price × amount of at least \(minNotional)")
+        let price = Decimal(wire: text) ?? 0
+        try demand(price > 0, "price", text, "a decimal above 0 such as 50000.5")
+        try demand(price.isMultiple(of: tick), "price", text, "a multiple of \(tick)")
+        if let minNotional {
+            try demandAmount(price * amount >= minNotional, "price × amount of at least \(minNotional)")
         }
     }
 }
