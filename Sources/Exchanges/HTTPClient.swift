@@ -45,29 +45,31 @@ package final class HTTPClient: Sendable {
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 transfer.continuation = continuation
-                // A task cancelled before this is not in the inbox; one cancelled later finds its entry there.
-                let failure: HTTPError.Cause? = inbox.withLock { inbox in
-                    if inbox.isClosed || Task.isCancelled { return inbox.isClosed ? .notSent : .cancelled }
+                let isTaken = post { inbox in
                     inbox.added.append(transfer)
-                    curl_multi_wakeup(multi)
-                    return nil
+                    // A task cancelled before this has said so of a transfer that nobody knew.
+                    if Task.isCancelled { inbox.cancelled.append(transfer) }
                 }
-                if let failure { transfer.fail(failure, "not sent: \(failure)") }
+                if !isTaken { transfer.fail(.notSent, "the client is closed") }
             }
         } onCancel: {
-            inbox.withLock { inbox in
-                inbox.cancelled.append(transfer)
-                if !inbox.isClosed { curl_multi_wakeup(multi) }
-            }
+            post { $0.cancelled.append(transfer) }
         }
         return try result.get()
     }
 
     /// Ends the thread; transfers in flight fail as cancelled.
-    package func close() {
+    package func close() { post { $0.isClosed = true } }
+
+    /// Tells the transfer thread something. Returns whether that has not been closed before.
+    @discardableResult
+    private func post(_ change: (inout Inbox) -> Void) -> Bool {
         inbox.withLock { inbox in
-            if !inbox.isClosed { curl_multi_wakeup(multi) }
-            inbox.isClosed = true
+            if inbox.isClosed { return false }
+            // What is there already has woken it.
+            if inbox.added.isEmpty, inbox.cancelled.isEmpty { curl_multi_wakeup(multi) }
+            change(&inbox)
+            return true
         }
     }
 
