@@ -27,11 +27,11 @@ package struct Binance: ExchangeAPI {
             case .tickers(let instruments): instruments.count <= 20 ? 2 : instruments.count <= 100 ? 40 : 80
             case .query, .history: 4
             }
-        let charge = Charge(name: "weight", scope: .address, cost: weight, burst: 300, perSecond: 94)
+        let charge = Charge("weight", .address, weight, burst: 300, perSecond: 94)
         guard case .submit = call else { return [charge] }
         return [
-            charge, Charge(name: "orders-10s", scope: .account, cost: 1, burst: 5, perSecond: 4.4),
-            Charge(name: "orders-day", scope: .account, cost: 1, burst: 30_000, perSecond: 1.5),
+            charge, Charge("orders-10s", .account, 1, burst: 5, perSecond: 4.4),
+            Charge("orders-day", .account, 1, burst: 30_000, perSecond: 1.5),
         ]
     }
 
@@ -50,10 +50,9 @@ package struct Binance: ExchangeAPI {
         case .instruments: return HTTPRequest(.get, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
         case .tickers(let instruments):
             let ids = instruments.map(\.id)
-            let query =
-                ids.count == 1
-                ? [("symbol", ids[0])] : [("symbols", "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]")]
-            return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + formEncoded(query))
+            let list = "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]"
+            let query = formEncoded([ids.count == 1 ? ("symbol", ids[0]) : ("symbols", list)])
+            return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + query)
         case .submit(let order, let reference): return try signed(.post, parameters(order, reference), stamp)
         case .cancel(let order): return try signed(.delete, name(order), stamp)
         case .query(let order), .history(let order): return try signed(.get, name(order), stamp)

@@ -19,16 +19,13 @@ package struct Bybit: ExchangeAPI {
 
     /// 600 requests in 5 s an address; in a rolling second an endpoint and account: 20 order requests, 50 queries.
     package func charges(for call: Call) -> [Charge] {
-        func charge(_ name: String, burst: Double, perSecond: Double) -> Charge {
-            Charge(name: name, scope: .account, cost: 1, burst: burst, perSecond: perSecond)
-        }
-        let request = Charge(name: "requests", scope: .address, cost: 1, burst: 25, perSecond: 112)
+        let request = Charge("requests", .address, 1, burst: 25, perSecond: 112)
         return switch call {
         case .time, .instruments, .tickers: [request]
-        case .submit: [request, charge("create", burst: 3, perSecond: 16)]
-        case .cancel: [request, charge("cancel", burst: 3, perSecond: 16)]
-        case .query: [request, charge("realtime", burst: 6, perSecond: 42)]
-        case .history: [request, charge("history", burst: 6, perSecond: 42)]
+        case .submit: [request, Charge("create", .account, 1, burst: 3, perSecond: 16)]
+        case .cancel: [request, Charge("cancel", .account, 1, burst: 3, perSecond: 16)]
+        case .query: [request, Charge("realtime", .account, 1, burst: 6, perSecond: 42)]
+        case .history: [request, Charge("history", .account, 1, burst: 6, perSecond: 42)]
         }
     }
 

@@ -51,6 +51,10 @@ package struct Charge: Sendable, Hashable {
     package let name: String
     package let scope: Scope
     package let cost, burst, perSecond: Double
+
+    init(_ name: String, _ scope: Scope, _ cost: Double, burst: Double, perSecond: Double) {
+        (self.name, self.scope, self.cost, self.burst, self.perSecond) = (name, scope, cost, burst, perSecond)
+    }
 }
 
 /// What the exchange says has been used of a budget, since its window of `windowMs` began at a multiple of that.

@@ -37,23 +37,21 @@ package struct Kraken: ExchangeAPI {
     }
 
     package func charges(for call: Call) -> [Charge] {
-        func charge(_ name: String, _ cost: Double, burst: Double, perSecond: Double) -> Charge {
-            Charge(name: name, scope: .account, cost: cost, burst: burst, perSecond: perSecond)
-        }
         func engine(_ order: OrderReference, _ cost: Double) -> Charge {
-            charge("engine-" + order.instrument.id, cost, burst: budget.engine - 2, perSecond: budget.engineDecay)
+            let (name, burst) = ("engine-" + order.instrument.id, budget.engine - 2)
+            return Charge(name, .account, cost, burst: burst, perSecond: budget.engineDecay)
         }
         return switch call {
-        case .time, .instruments, .tickers:
-            [Charge(name: "public", scope: .address, cost: 1, burst: 8, perSecond: 0.98)]
+        case .time, .instruments, .tickers: [Charge("public", .address, 1, burst: 8, perSecond: 0.98)]
         case .submit(_, let order): [engine(order, 1)]
         // What the cancel of an order younger than five seconds costs.
         case .cancel(let order): [engine(order, 8)]
-        case .query, .history: [charge("private", 1, burst: budget.counter - 1, perSecond: budget.decay)]
+        case .query, .history: [Charge("private", .account, 1, burst: budget.counter - 1, perSecond: budget.decay)]
         }
     }
 
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
+        func name(_ order: OrderReference) -> (String, String) { ("cl_ord_id", order.clientOrderId) }
         switch call {
         case .time: return HTTPRequest(.get, baseURL + "/0/public/Time")
         case .instruments: return HTTPRequest(.get, baseURL + "/0/public/AssetPairs")
@@ -62,13 +60,11 @@ package struct Kraken: ExchangeAPI {
             return HTTPRequest(.get, baseURL + "/0/public/Ticker?" + formEncoded([("pair", pairs)]))
         case .submit(let order, let reference):
             return try signed("AddOrder", parameters(order, reference, stamp), stamp)
-        case .cancel(let order): return try signed("CancelOrder", [("cl_ord_id", order.clientOrderId)], stamp)
+        case .cancel(let order): return try signed("CancelOrder", [name(order)], stamp)
         case .query(let order):
             if let id = order.exchangeOrderId { return try signed("QueryOrders", [("txid", id)], stamp) }
-            return try signed("OpenOrders", [("cl_ord_id", order.clientOrderId)], stamp)
-        case .history(let order):
-            return try signed(
-                "ClosedOrders", [("cl_ord_id", order.clientOrderId), ("without_count", "true")], stamp)
+            return try signed("OpenOrders", [name(order)], stamp)
+        case .history(let order): return try signed("ClosedOrders", [name(order), ("without_count", "true")], stamp)
         }
     }
 
