@@ -14,7 +14,7 @@ package final class HTTPClient: Sendable {
         var isClosed = false
     }
 
-    private let connectTimeout, totalTimeout: Duration
+    private let totalTimeout: Duration
     private let maxBodyBytes: Int
     private let now: @Sendable () -> Int64
     private let inbox = Mutex(Inbox())
@@ -22,14 +22,13 @@ package final class HTTPClient: Sendable {
     /// under the lock by any thread while not `isClosed`.
     nonisolated(unsafe) private let multi: UnsafeMutableRawPointer?
 
-    /// `totalTimeout` is for the whole exchange of request and answer, `maxBodyBytes` the largest body taken, after
-    /// decompression, `now` gives unix milliseconds for `HTTPResponse.receivedMs`.
+    /// `totalTimeout` is for the whole exchange of request and answer, of which connecting may take five seconds;
+    /// `maxBodyBytes` the largest body taken, after decompression; `now` gives unix milliseconds for
+    /// `HTTPResponse.receivedMs`.
     package init(
-        connectTimeout: Duration = .seconds(5), totalTimeout: Duration = .seconds(10), maxBodyBytes: Int = 8 << 20,
-        now: @escaping @Sendable () -> Int64
+        totalTimeout: Duration = .seconds(10), maxBodyBytes: Int = 8 << 20, now: @escaping @Sendable () -> Int64
     ) {
-        (self.connectTimeout, self.totalTimeout) = (connectTimeout, totalTimeout)
-        (self.maxBodyBytes, self.now) = (maxBodyBytes, now)
+        (self.totalTimeout, self.maxBodyBytes, self.now) = (totalTimeout, maxBodyBytes, now)
         curl_global_init(Int(CURL_GLOBAL_DEFAULT))
         multi = curl_multi_init()
         // Idle connections are kept for a thousand requests in flight; the default keeps four times the running ones.
@@ -117,7 +116,7 @@ package final class HTTPClient: Sendable {
         _ = curl_set_text(easy, CURLOPT_ACCEPT_ENCODING, "gzip")
         _ = curl_set_text(easy, CURLOPT_CUSTOMREQUEST, request.method.rawValue)
         _ = curl_set_long(easy, CURLOPT_NOSIGNAL, 1)
-        _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT_MS, Int(connectTimeout / .milliseconds(1)))
+        _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT, 5)
         _ = curl_set_long(easy, CURLOPT_TIMEOUT_MS, Int(totalTimeout / .milliseconds(1)))
         _ = curl_set_list(easy, transfer.headers)
         _ = curl_set_pointer(easy, CURLOPT_WRITEDATA, context)

@@ -53,12 +53,8 @@ func stamp(timestampMs: Int64 = 1_700_000_000_000, nonce: UInt64 = 1) -> Stamp {
     Stamp(timestampMs: timestampMs, nonce: nonce)
 }
 
-func httpClient(
-    connectTimeout: Duration = .seconds(5), totalTimeout: Duration = .seconds(20), maxBodyBytes: Int = 8 << 20
-) -> HTTPClient {
-    HTTPClient(connectTimeout: connectTimeout, totalTimeout: totalTimeout, maxBodyBytes: maxBodyBytes) {
-        1_700_000_000_000
-    }
+func httpClient(totalTimeout: Duration = .seconds(20), maxBodyBytes: Int = 8 << 20) -> HTTPClient {
+    HTTPClient(totalTimeout: totalTimeout, maxBodyBytes: maxBodyBytes) { 1_700_000_000_000 }
 }
 
 func get(_ url: String) -> HTTPRequest { HTTPRequest(.get, url) }
