@@ -49,7 +49,7 @@ package final class Lane {
     var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
     package private(set) var turnedAt = ContinuousClock.now
-    package var isReady: Bool { isConnected && hasGroups && unreadable.isEmpty }
+    package var isReady: Bool { isConnected && hasGroups }
 
     package init(
         api: any ExchangeAPI, consumer: String, configuration: Configuration, http: HTTPClient, log: Logger,

@@ -93,6 +93,7 @@ struct DeadLetterTests {
         let entry = try await stack.bury("t-1", .fetchTicker, reason: "attempts")
         try await stack.bury("t-2", .fetchTicker, reason: "attempts")
         try await stack.bury("o-1", .submitOrder, reason: "unknown")
+        try await stack.journal(.kraken, "o-1", ["state": "unknown", "outcome": #""status":"unknown""#])
         let dry = try await stack.producer(["dead", "replay", "--all", "--dry-run"])
         #expect(dry.status == 0 && dry.output.contains("3 would be replayed") && dry.output.contains("t-1"))
         #expect(try await listed(stack).count == 3)
