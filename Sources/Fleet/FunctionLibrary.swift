@@ -5,7 +5,7 @@ package enum FunctionLibrary {
     private static let version = 5
 
     /// Loads the library where it is missing or older than ours; a newer one is left alone.
-    package nonisolated(nonsending) static func load(into redis: RedisClient) async throws(RedisError) {
+    package nonisolated(nonsending) static func load(into redis: some RedisCalls) async throws(RedisError) {
         do throws(RedisError) {
             if let found = try await redis.send(["FCALL", "fleet_version", 0]).int, found >= version { return }
         } catch {
@@ -24,7 +24,7 @@ package enum FunctionLibrary {
 
     /// Calls a function; where Redis has lost the library (a restart without its files), loads it again.
     package nonisolated(nonsending) static func call(
-        _ function: String, _ keys: [String], _ arguments: [RedisArgument] = [], on redis: RedisClient
+        _ function: String, _ keys: [String], _ arguments: [RedisArgument] = [], on redis: some RedisCalls
     ) async throws(RedisError) -> RedisValue {
         let command = command(function, keys, arguments)
         do throws(RedisError) {

@@ -10,44 +10,54 @@ struct DeadJob {
     let entry: String
     let fields: [(name: String, value: String)]
 
-    init?(_ exchange: Exchange, _ entry: RedisValue) {
-        guard let id = entry.array?.first?.text else { return nil }
-        (self.exchange, self.entry, fields) = (exchange, id, pairs(entry.array?.last))
+    init?(_ exchange: Exchange, _ value: RedisValue) {
+        guard let entry = value.array?.first?.text else { return nil }
+        (self.exchange, self.entry, fields) = (exchange, entry, pairs(value.array?.last))
     }
 
     func field(_ name: String) -> String { fields.first { $0.name == name }?.value ?? "" }
+    func isNamed(_ name: String) -> Bool { entry == name || id == name }
     var id: String { field("id") }
     var kind: String { field("fleet_kind") }
+    var reason: String { field("fleet_reason") }
+    var history: [String] { field("fleet_history").split(separator: "\n").map(String.init) }
+    var enqueuedMs: Int? { Int(field("fleet_enqueued_ms")) }
     var diedMs: Int { Int(entry.prefix { $0 != "-" }) ?? 0 }
     var ageMs: Int { max(0, Int(wallClockMs()) - diedMs) }
     var json: [String: Any] {
         // What its caller gave it.
         let own = fields.filter { $0.name != "id" && !$0.name.hasPrefix("fleet_") }
         return [
-            "exchange": exchange.rawValue, "entry": entry, "id": id, "kind": kind, "reason": field("fleet_reason"),
+            "exchange": exchange.rawValue, "entry": entry, "id": id, "kind": kind, "reason": reason,
             "attempts": Int(field("fleet_attempt")) ?? 0, "age_ms": ageMs, "last_worker": field("fleet_worker"),
-            "enqueued_ms": Int(field("fleet_enqueued_ms")) ?? 0, "died_ms": diedMs,
+            "enqueued_ms": enqueuedMs ?? 0, "died_ms": diedMs, "history": history,
             "fields": Dictionary(own.map { ($0.name, $0.value) }) { $1 },
-            "history": field("fleet_history").split(separator: "\n").map(String.init),
         ]
     }
+}
 
-    /// Hands over the dead jobs of an exchange, oldest first, a page at a time, until `body` returns false. Jobs that
-    /// die meanwhile are left out, so that replaying what fails at once has an end.
-    static func pages(
-        of exchange: Exchange, on redis: RedisClient, _ body: ([DeadJob]) async throws -> Bool
-    ) async throws {
+/// The dead jobs of an exchange, oldest first, read a page at a time. Those that die meanwhile are left out, so that
+/// replaying what fails at once has an end.
+struct DeadJobs: AsyncSequence, AsyncIteratorProtocol {
+    let exchange: Exchange
+    let redis: RedisConnection
+    var page: ArraySlice<DeadJob> = []
+    var start = "-"
+    var end: String?
+
+    func makeAsyncIterator() -> DeadJobs { self }
+
+    mutating func next() async throws -> DeadJob? {
         let key = RedisArgument.text(Keys(exchange).dead)
-        guard let last = try await redis.send(["XREVRANGE", key, "+", "-", "COUNT", 1]).array?.first,
-            let end = last.array?.first?.text
-        else { return }
-        var start = "-"
-        while true {
-            let found = try await redis.send(["XRANGE", key, .text(start), .text(end), "COUNT", 500]).array ?? []
-            let jobs = found.compactMap { DeadJob(exchange, $0) }
-            guard let last = jobs.last, try await body(jobs) else { return }
-            start = "(" + last.entry
+        if end == nil {
+            end = try await redis.send(["XREVRANGE", key, "+", "-", "COUNT", 1]).array?.first?.array?.first?.text
         }
+        if page.isEmpty, let end {
+            let found = try await redis.send(["XRANGE", key, .text(start), .text(end), "COUNT", 500]).array ?? []
+            page = found.compactMap { DeadJob(exchange, $0) }[...]
+            start = "(" + (page.last?.entry ?? end)
+        }
+        return page.popFirst()
     }
 }
 
@@ -69,8 +79,8 @@ struct DeadFilter: ParsableArguments {
     var exchanges: [Exchange] { exchange.map { [$0] } ?? Exchange.allCases }
 
     func takes(_ job: DeadJob) -> Bool {
-        (kind.map { $0.rawValue == job.kind } ?? true) && (reason.map { $0 == job.field("fleet_reason") } ?? true)
-            && (olderThan.map { job.ageMs > $0.ms } ?? true)
+        job.kind == kind?.rawValue ?? job.kind && job.reason == reason ?? job.reason
+            && job.ageMs > olderThan?.ms ?? -1
     }
 }
 
@@ -81,15 +91,15 @@ struct ListDead: AsyncParsableCommand {
 
     func run() async throws {
         let redis = try await openRedis()
-        var found: [DeadJob] = []
+        var found: [[String: Any]] = []
         for exchange in filter.exchanges {
-            try await DeadJob.pages(of: exchange, on: redis) { jobs in
-                found += jobs.filter(filter.takes)
-                return found.count < limit
+            for try await job in DeadJobs(exchange: exchange, redis: redis) where filter.takes(job) {
+                if found.count >= limit { break }
+                found.append(job.json)
             }
         }
         let columns = ["exchange", "entry", "id", "kind", "reason", "attempts", "age_ms", "last_worker"]
-        show(found.prefix(max(0, limit)).map(\.json), columns, asJSON: filter.json)
+        show(found, columns, asJSON: filter.json)
     }
 }
 
@@ -101,27 +111,22 @@ struct ShowDead: AsyncParsableCommand {
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
-        let redis = try await openRedis()
-        var found: DeadJob?
-        try await DeadJob.pages(of: exchange, on: redis) { jobs in
-            found = jobs.first { $0.entry == id || $0.id == id }
-            return found == nil
-        }
-        guard let job = found else {
-            complain("no dead job '\(id)' on \(exchange)")
-            throw ExitCode(1)
+        let jobs = DeadJobs(exchange: exchange, redis: try await openRedis())
+        guard let job = try await jobs.first(where: { $0.isNamed(id) }) else {
+            throw Failure("no dead job '\(id)' on \(exchange)")
         }
         if json { return print(text(job.json)) }
-        let times = [("died", utc(job.diedMs)), ("enqueued", Int(job.field("fleet_enqueued_ms")).map(utc) ?? "-")]
         let plain = job.fields.filter { !["fleet_history", "fleet_enqueued_ms"].contains($0.name) }
-            .map { ($0.name.replacing("fleet_", with: ""), $0.value) }
-        let history = job.field("fleet_history").split(separator: "\n").map { line in
+        let history = job.history.map { line in
             // `<unix ms> <worker> attempt <number>: <what went wrong>`
-            let ms = Int(line.prefix { $0.isNumber })
-            return ("history", (ms.map(utc) ?? "") + (ms == nil ? line : line.drop { $0.isNumber }))
+            let ms = line.prefix { $0.isNumber }
+            return ["history", (Int(ms).map(utc) ?? String(ms)) + line.dropFirst(ms.count)]
         }
-        let head = [("exchange", exchange.rawValue), ("entry", job.entry)]
-        print(table((head + plain + times + history).map { [$0, $1] }))
+        let rows =
+            [["exchange", exchange.rawValue], ["entry", job.entry]]
+            + plain.map { [$0.name.replacing("fleet_", with: ""), $0.value] }
+            + [["died", utc(job.diedMs)], ["enqueued", job.enqueuedMs.map(utc) ?? "-"]]
+        print(table(rows + history))
     }
 }
 
@@ -139,22 +144,17 @@ struct DeadChange: ParsableArguments {
         }
     }
 
-    /// Does it a page at a time and says to how many; `change` returns how many of its jobs it found still there.
-    func run(_ done: String, _ change: (RedisClient, [DeadJob]) async throws -> Int) async throws {
+    /// Does it and says to how many; `change` returns to how many it was done: 1, or 0 when the job was gone.
+    func run(_ done: String, _ change: (RedisConnection, DeadJob) async throws -> Int) async throws {
         let redis = try await openRedis()
         var (chosen, count, missing) = (0, 0, Set(ids))
         for exchange in filter.exchanges {
-            try await DeadJob.pages(of: exchange, on: redis) { page in
-                let jobs = page.filter { job in
-                    filter.takes(job) && (ids.isEmpty || ids.contains(job.entry) || ids.contains(job.id))
-                }
-                missing.subtract(jobs.flatMap { [$0.entry, $0.id] })
-                if dryRun, !filter.json {
-                    for job in jobs { print("\(job.exchange) \(job.entry) \(job.id) would be \(done)") }
-                }
-                chosen += jobs.count
-                count += dryRun || jobs.isEmpty ? jobs.count : try await change(redis, jobs)
-                return true
+            for try await job in DeadJobs(exchange: exchange, redis: redis) where filter.takes(job) {
+                guard ids.isEmpty || ids.contains(where: job.isNamed) else { continue }
+                missing.subtract([job.entry, job.id])
+                chosen += 1
+                if dryRun, !filter.json { print("\(exchange) \(job.entry) \(job.id) would be \(done)") }
+                count += dryRun ? 1 : try await change(redis, job)
             }
         }
         print(filter.json ? text([done: count, "dry_run": dryRun]) : "\(count) \(dryRun ? "would be " : "")\(done)")
@@ -169,27 +169,23 @@ struct ReplayDead: AsyncParsableCommand {
     @OptionGroup var change: DeadChange
 
     func run() async throws {
-        try await change.run("replayed") { redis, jobs in
-            var count = 0
-            for job in jobs {
-                guard let kind = Kind(rawValue: job.kind) else {
-                    complain("\(job.exchange) \(job.entry) is of the kind '\(job.kind)', which is not known here")
-                    continue
-                }
-                let keys = Keys(job.exchange)
-                do throws(RedisError) {
-                    let entry = try await FunctionLibrary.call(
-                        "fleet_replay",
-                        [keys.dead, keys.jobs(kind), keys.marker(job.id), keys.result(job.id), keys.order(job.id)],
-                        [.text(job.entry)], on: redis)
-                    if entry.text?.isEmpty == false { count += 1 }
-                } catch {
-                    // One that cannot be replayed stays dead, and the others are replayed.
-                    guard error.code == .server("DUPLICATE") else { throw error }
-                    complain("\(job.exchange) \(job.entry) \(job.id) stays: \(error.message)")
-                }
+        try await change.run("replayed") { redis, job in
+            guard let kind = Kind(rawValue: job.kind) else {
+                complain("\(job.exchange) \(job.entry) is of the kind '\(job.kind)', which is not known here")
+                return 0
             }
-            return count
+            let keys = Keys(job.exchange)
+            do {
+                let entry = try await FunctionLibrary.call(
+                    "fleet_replay",
+                    [keys.dead, keys.jobs(kind), keys.marker(job.id), keys.result(job.id), keys.order(job.id)],
+                    [.text(job.entry)], on: redis)
+                return entry.text?.isEmpty == false ? 1 : 0
+            } catch let error as RedisError where error.code == .server("DUPLICATE") {
+                // One that cannot be replayed stays dead, and the others are replayed.
+                complain("\(job.exchange) \(job.entry) \(job.id) stays: \(error.message)")
+                return 0
+            }
         }
     }
 }
@@ -199,8 +195,8 @@ struct PurgeDead: AsyncParsableCommand {
     @OptionGroup var change: DeadChange
 
     func run() async throws {
-        try await change.run("purged") { redis, jobs in
-            try await redis.send(["XDEL", .text(Keys(jobs[0].exchange).dead)] + jobs.map(\.entry)).int ?? 0
+        try await change.run("purged") { redis, job in
+            try await redis.send(["XDEL", .text(Keys(job.exchange).dead), .text(job.entry)]).int ?? 0
         }
     }
 }

@@ -24,19 +24,15 @@ struct ListDelayed: AsyncParsableCommand {
             let found = try await redis.send(["ZRANGE", key, 0, 99_999, "WITHSCORES"], timeout: .seconds(30))
             for (member, score) in pairs(found) {
                 // As fleet_enqueue and fleet_retry write it: kind, id, every (ms), fields. The second one's id is an
-                // entry's, and the job's is among the fields.
+                // entry's, and the job's is among the fields, where an empty one is an absent one.
                 let job = (try? JSONSerialization.jsonObject(with: Data(member.utf8))) as? [Any] ?? []
-                guard job.count > 3, let every = job[2] as? Int, let fields = job[3] as? [String] else { continue }
-                // An empty one is an absent one.
-                let field = { (name: String) in
-                    stride(from: 0, to: fields.count - 1, by: 2).first { fields[$0] == name && !fields[$0 + 1].isEmpty }
-                        .map { fields[$0 + 1] }
-                }
+                guard job.count > 3, let every = job[2] as? Int, let texts = job[3] as? [String] else { continue }
+                let fields = Dictionary(pairs(texts).filter { !$0.value.isEmpty }.map { ($0.name, $0.value) }) { $1 }
                 let due = Int(Double(score) ?? 0)
                 objects.append([
-                    "exchange": exchange.rawValue, "id": field("id") ?? job[1], "kind": job[0], "due_ms": due,
+                    "exchange": exchange.rawValue, "id": fields["id"] ?? job[1], "kind": job[0], "due_ms": due,
                     "due_in_ms": max(0, due - Int(wallClockMs())), "every_ms": every > 0 ? every : NSNull(),
-                    "attempt": field("fleet_attempt").flatMap { Int($0) } ?? 1,
+                    "attempt": fields["fleet_attempt"].flatMap { Int($0) } ?? 1,
                 ])
             }
         }
@@ -52,14 +48,10 @@ struct RemoveDelayed: AsyncParsableCommand {
     @Argument(help: "The id of the job or of the repetition.") var id: String
 
     func run() async throws {
-        let redis = try await openRedis()
         let keys = Keys(exchange)
         let removed = try await FunctionLibrary.call(
-            "fleet_unschedule", [keys.delayed, keys.marker(id)], [.text(id)], on: redis)
-        guard removed.int ?? 0 > 0 else {
-            complain("nothing delayed has the id '\(id)' on \(exchange)")
-            throw ExitCode(1)
-        }
+            "fleet_unschedule", [keys.delayed, keys.marker(id)], [.text(id)], on: openRedis())
+        guard removed.int ?? 0 > 0 else { throw Failure("nothing delayed has the id '\(id)' on \(exchange)") }
         print("\(id) removed")
     }
 }

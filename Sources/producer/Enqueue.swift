@@ -16,79 +16,104 @@ struct Enqueue: AsyncParsableCommand {
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
     func run() async throws {
-        if file != "-" {
-            // The file takes the place of standard input, which is read line by line.
-            let descriptor = open(file, O_RDONLY)
-            guard descriptor >= 0, dup2(descriptor, STDIN_FILENO) >= 0 else {
-                throw ValidationError("file '\(file)': expected a file that can be read")
-            }
+        // The file takes the place of standard input, which is read line by line.
+        guard file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0 else {
+            throw ValidationError("file '\(file)': expected a file that can be read")
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
         let most = try maxWaiting()
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
         var (number, sent, refused, read) = (0, 0, 0, 0)
-        var batch: [(line: Int, command: RedisCommand)] = []
-        func flush() async {
-            for (reply, entry) in zip(await redis.pipeline(batch.map { $0.command }, timeout: .seconds(30)), batch) {
+        func refuse(_ line: Int, _ reason: String) {
+            refused += 1
+            complain("line \(line): \(reason)")
+        }
+        let lines = AnyIterator { readLine() }
+        while case let some = Array(lines.prefix(500)), !some.isEmpty {
+            var batch: [(line: Int, command: RedisCommand)] = []
+            for line in some {
+                number += 1
+                read += line.utf8.count + 1
+                guard !line.allSatisfy(\.isWhitespace) else { continue }
+                do throws(ValidationError) {
+                    batch.append((number, try Self.command(line, most)))
+                } catch {
+                    refuse(number, error.message)
+                }
+            }
+            for (reply, entry) in zip(await redis.pipeline(batch.map(\.command), timeout: .seconds(30)), batch) {
                 if let reason = reply.error?.message ?? duplicate(reply).map({ "the id is there already: \($0)" }) {
-                    refused += 1
-                    complain("line \(entry.line): \(reason)")
+                    refuse(entry.line, reason)
                 } else {
                     sent += 1
                 }
             }
-            batch = []
-            progress(sent, refused, size.map { Double(read) / Double(max(1, $0)) })
+            progress("\(sent) enqueued, \(refused) refused", size.map { Double(read) / Double(max(1, $0)) })
         }
-        while let line = readLine() {
-            number += 1
-            read += line.utf8.count + 1
-            guard !line.allSatisfy(\.isWhitespace) else { continue }
-            do throws(Refusal) {
-                batch.append((number, try Self.command(line, most)))
-            } catch {
-                refused += 1
-                complain("line \(number): \(error.message)")
-            }
-            if batch.count == 500 { await flush() }
-        }
-        await flush()
         if isatty(STDERR_FILENO) == 1 { FileHandle.standardError.write(Data("\n".utf8)) }
         print("\(sent) enqueued, \(refused) refused")
         if refused > 0 { throw ExitCode(1) }
     }
 
-    private static func command(_ line: String, _ most: Int) throws(Refusal) -> RedisCommand {
-        func refuse(_ message: String) -> Refusal { Refusal(code: "malformed_job", message) }
+    private static func command(_ line: String, _ most: Int) throws(ValidationError) -> RedisCommand {
         guard let object = (try? JSONSerialization.jsonObject(with: Data(line.utf8))) as? [String: Any] else {
-            throw refuse("not a JSON object")
+            throw ValidationError("not a JSON object")
         }
-        var fields: [(String, String)] = []
+        func choice<Value: ExpressibleByArgument>(_ name: String) throws(ValidationError) -> Value {
+            let text = "\(object[name] ?? "")"
+            if let value = Value(argument: text) { return value }
+            throw ValidationError("\(name): '\(text)'; expected \(Value.allValueStrings.joined(separator: ", "))")
+        }
+        var fields: [(String, String?)] = []
         for (name, value) in object.sorted(by: { $0.key < $1.key }) where name != "exchange" && name != "kind" {
             guard let text = value as? String ?? (value as? Int64).map(String.init) else {
-                throw refuse("\(name): expected text or a whole number (decimals as text)")
+                throw ValidationError("\(name): expected text or a whole number (decimals as text)")
             }
             fields.append((name, text))
         }
-        let exchanges = Exchange.allCases.map(\.rawValue).joined(separator: ", ")
-        guard let exchange = (object["exchange"] as? String).flatMap(Exchange.init) else {
-            throw refuse("exchange: '\(object["exchange"] ?? "")'; expected \(exchanges)")
-        }
-        guard let kind = (object["kind"] as? String).flatMap(Kind.init) else {
-            throw refuse(
-                "kind: '\(object["kind"] ?? "")'; expected \(Kind.allCases.map(\.rawValue).joined(separator: ", "))")
-        }
-        if let sentence = refusal(exchange, kind, fields) { throw refuse(sentence) }
-        return enqueue(exchange, kind, fields, most: most)
+        return try enqueue(choice("exchange"), choice("kind"), fields, most: most)
     }
 
-    /// A bar on a terminal; nothing where the error output is a file.
-    private func progress(_ sent: Int, _ refused: Int, _ part: Double?) {
+    /// The counts and a bar on a terminal; nothing where the error output is a file.
+    private func progress(_ counts: String, _ part: Double?) {
         guard isatty(STDERR_FILENO) == 1 else { return }
-        let filled = Int((part ?? 0) * 40)
-        let bar = String(repeating: "=", count: min(40, filled)) + String(repeating: " ", count: max(0, 40 - filled))
-        let text = "\r" + (part == nil ? "" : "[\(bar)] ") + "\(sent) enqueued, \(refused) refused"
-        FileHandle.standardError.write(Data(text.utf8))
+        let bar = part.map { part in
+            let filled = min(40, Int(part * 40))
+            return "[" + String(repeating: "=", count: filled) + String(repeating: " ", count: 40 - filled) + "] "
+        }
+        FileHandle.standardError.write(Data("\r\(bar ?? "")\(counts)".utf8))
     }
+}
+
+/// The call of `fleet_enqueue` that adds a job, its id among the fields where it has one; fields without a value are
+/// left out. `most` entries may be in the stream. Times are unix milliseconds and milliseconds; 0 stands for none.
+/// - Throws: the sentence a worker would refuse the job with.
+func enqueue(
+    _ exchange: Exchange, _ kind: Kind, _ fields: [(String, String?)], most: Int, dueAt: Int = 0, wait: Int = 0,
+    every: Int = 0
+) throws(ValidationError) -> RedisCommand {
+    let given = fields.compactMap { name, value in value.map { [name, $0] } }
+    let values = given.joined().map { RedisValue.bytes(Array($0.utf8)) }
+    let job = Job(exchange: exchange, kind: kind, entryId: "", fields: values)
+    if case .malformed(let sentence) = job.work { throw ValidationError(sentence) }
+    let keys = Keys(exchange)
+    let head = [Keys.group, kind.rawValue, job.id] + [most, dueAt, wait, every].map(String.init)
+    return FunctionLibrary.command(
+        "fleet_enqueue", [keys.jobs(kind), keys.delayed, keys.marker(job.id), keys.result(job.id)],
+        (head + given.filter { $0[0] != "id" }.joined()).map(RedisArgument.text))
+}
+
+/// The most entries a stream may have when a job comes. - Throws: exit code 64 for a limit that is none.
+func maxWaiting() throws -> Int {
+    let text = ProcessInfo.processInfo.environment["FLEET_MAX_WAITING"] ?? ""
+    guard let number = text.isEmpty ? 1_000_000 : Int(text), (1...1_000_000_000).contains(number) else {
+        throw ValidationError("FLEET_MAX_WAITING='\(text)': expected a whole number from 1 to 1000000000")
+    }
+    return number
+}
+
+/// Where the job stands that has the id already, by the answer of `fleet_enqueue`; nil: it was taken.
+func duplicate(_ reply: RedisValue) -> String? {
+    reply.array?.first?.text == "duplicate" ? reply.array?.last?.text : nil
 }

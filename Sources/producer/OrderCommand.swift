@@ -18,11 +18,9 @@ struct ShowOrder: AsyncParsableCommand {
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
-        let redis = try await openRedis()
-        let journal = pairs(try await redis.send(["HGETALL", .text(Keys(exchange).order(id))]))
-        guard !journal.isEmpty else {
-            complain("no journal of the order '\(id)' on \(exchange): never sent, or more than seven days old")
-            throw ExitCode(1)
+        let journal = pairs(try await openRedis().send(["HGETALL", .text(Keys(exchange).order(id))]))
+        if journal.isEmpty {
+            throw Failure("no journal of the order '\(id)' on \(exchange): never sent, or more than seven days old")
         }
         if json {
             var members: [String: Any] = ["exchange": exchange.rawValue, "id": id]
@@ -44,12 +42,9 @@ struct ShowOrder: AsyncParsableCommand {
     }
 }
 
-struct SettleOrder: AsyncParsableCommand {
-    enum Word: String, ExpressibleByArgument, CaseIterable {
-        case filled, open, canceled, expired, rejected
-        case partiallyFilled = "partially_filled"
-    }
+extension OrderStatus: ExpressibleByArgument {}
 
+struct SettleOrder: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "settle", abstract: "Say how an order ended whose outcome is unknown.",
         discussion: """
@@ -58,7 +53,7 @@ struct SettleOrder: AsyncParsableCommand {
             """)
     @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
     @Argument(help: "The job id under which it was submitted.") var id: String
-    @Argument(help: "What the exchange says; rejected: it was never placed.") var status: Word
+    @Argument(help: "open, filled, partially_filled, canceled, expired; rejected: not placed.") var status: OrderStatus
     @Option(help: "Who found out what, and how.") var note = ""
 
     func run() async throws {
@@ -73,32 +68,25 @@ struct SettleOrder: AsyncParsableCommand {
             status == .rejected
             ? .ended(.rejected, code: "settled", "the order was never placed\(note.isEmpty ? "" : ": \(note)")")
             : .ok(text(data))
-        var result = object(try replies[1].get().text)
-        if result.isEmpty {
-            let now = wallClockMs()
-            result = [
-                "id": id, "kind": Kind.submitOrder.rawValue, "exchange": exchange.rawValue, "attempt": 1, "worker": "",
-                "enqueued_ms": now, "started_ms": now, "finished_ms": now,
-            ]
-        }
-        for name in ["data", "error"] { result[name] = nil }
+        let now = wallClockMs()
+        var result: [String: Any] = [
+            "id": id, "kind": Kind.submitOrder.rawValue, "exchange": exchange.rawValue, "attempt": 1, "worker": "",
+            "enqueued_ms": now, "started_ms": now, "finished_ms": now,
+        ]
+        result.merge(object(try replies[1].get().text).filter { !["data", "error"].contains($0.key) }) { $1 }
         result.merge(object("{\(outcome.json)}")) { $1 }
-        let state = try await FunctionLibrary.call(
+        let state = status == .rejected ? "rejected" : "accepted"
+        let reply = try await FunctionLibrary.call(
             "fleet_journal_settle", [keys.order(id), keys.result(id)],
-            [
-                .text(status == .rejected ? "rejected" : "accepted"), .text(outcome.json), .text(text(result)),
-                604_800, .text(note),
-            ], on: redis
-        ).text
-        guard state == "settled" else {
-            let stands = state?.isEmpty == false ? "its journal says \(state ?? "")" : "it has no journal"
-            complain("the order '\(id)' on \(exchange) is not unknown: \(stands)")
-            throw ExitCode(1)
+            [.text(state), .text(outcome.json), .text(text(result)), 604_800, .text(note)], on: redis)
+        let found = reply.text ?? ""
+        guard found == "settled" else {
+            let stands = found.isEmpty ? "it has no journal" : "its journal says \(found)"
+            throw Failure("the order '\(id)' on \(exchange) is not unknown: \(stands)")
         }
-        try await DeadJob.pages(of: exchange, on: redis) { jobs in
-            let entries = jobs.filter { $0.id == id && $0.kind == Kind.submitOrder.rawValue }.map(\.entry)
-            if !entries.isEmpty { _ = try await redis.send(["XDEL", .text(keys.dead)] + entries) }
-            return true
+        for try await job in DeadJobs(exchange: exchange, redis: redis)
+        where job.id == id && job.kind == Kind.submitOrder.rawValue {
+            _ = try await redis.send(["XDEL", .text(keys.dead), .text(job.entry)])
         }
         print("\(id) settled: \(status.rawValue)")
     }

@@ -12,7 +12,6 @@ struct Stats: AsyncParsableCommand {
             counted by kind: its first row then has their number in all.
             """)
     @Flag(help: "Print JSON.") var json = false
-    private static let most = 10_000
 
     func run() async throws {
         let redis = try await openRedis()
@@ -20,7 +19,14 @@ struct Stats: AsyncParsableCommand {
         for exchange in Exchange.allCases {
             let keys = Keys(exchange)
             let paused = try await redis.send(["SMEMBERS", .text(keys.paused)]).array?.compactMap(\.text) ?? []
-            let (delayed, dead) = (try await delayed(keys, redis), try await dead(exchange, redis))
+            let delayed = try await count(redis.send(["ZCARD", .text(keys.delayed)])) {
+                let members = try await redis.send(["ZRANGE", .text(keys.delayed), 0, -1]).array?.compactMap(\.text)
+                // `["<kind>",…`
+                return members?.compactMap { $0.split(separator: "\"").dropFirst().first.map(String.init) } ?? []
+            }
+            let dead = try await count(redis.send(["XLEN", .text(keys.dead)])) {
+                try await DeadJobs(exchange: exchange, redis: redis).reduce(into: []) { $0.append($1.kind) }
+            }
             for kind in Kind.allCases {
                 let stream = RedisArgument.text(keys.jobs(kind))
                 let replies = await redis.pipeline([["XLEN", stream], ["XINFO", "GROUPS", stream]])
@@ -36,7 +42,7 @@ struct Stats: AsyncParsableCommand {
                 let age = ms.map { max(0, Int(wallClockMs()) - $0) }
                 objects.append([
                     "exchange": exchange.rawValue, "kind": kind.rawValue, "waiting": length - inFlight,
-                    "in_flight": inFlight, "delayed": delayed(kind) ?? NSNull(), "dead": dead(kind) ?? NSNull(),
+                    "in_flight": inFlight, "delayed": delayed[kind] ?? NSNull(), "dead": dead[kind] ?? NSNull(),
                     "oldest_ms": age ?? NSNull(), "consumers": group?[3].int ?? 0,
                     "paused": paused.contains(kind.rawValue),
                 ])
@@ -46,25 +52,11 @@ struct Stats: AsyncParsableCommand {
         show(objects, ["exchange", "kind"] + columns, asJSON: json)
     }
 
-    /// How many jobs of a kind there are, as far as they are counted by kind.
-    private typealias Count = (Kind) -> Int?
-
-    private func delayed(_ keys: Keys, _ redis: RedisClient) async throws -> Count {
-        let total = try await redis.send(["ZCARD", .text(keys.delayed)]).int ?? 0
-        guard total <= Self.most else { return { $0 == Kind.allCases.first ? total : nil } }
-        let members = try await redis.send(["ZRANGE", .text(keys.delayed), 0, .int(Self.most - 1)]).array ?? []
-        let texts = members.compactMap(\.text)
-        return { kind in texts.count { $0.hasPrefix("[\"\(kind.rawValue)\",") } }
-    }
-
-    private func dead(_ exchange: Exchange, _ redis: RedisClient) async throws -> Count {
-        let total = try await redis.send(["XLEN", .text(Keys(exchange).dead)]).int ?? 0
-        guard total <= Self.most else { return { $0 == Kind.allCases.first ? total : nil } }
-        var kinds: [String: Int] = [:]
-        try await DeadJob.pages(of: exchange, on: redis) { jobs in
-            for job in jobs { kinds[job.kind, default: 0] += 1 }
-            return true
-        }
-        return { [kinds] in kinds[$0.rawValue] ?? 0 }
+    /// Jobs by kind; where they are too many for that, all of them as the first kind's.
+    private func count(_ total: RedisValue, _ kinds: () async throws -> [String]) async throws -> [Kind: Int] {
+        let total = total.int ?? 0
+        guard total <= 10_000 else { return [Kind.allCases[0]: total] }
+        let none = Dictionary(uniqueKeysWithValues: Kind.allCases.map { ($0, 0) })
+        return try await kinds().compactMap(Kind.init).reduce(into: none) { $0[$1, default: 0] += 1 }
     }
 }

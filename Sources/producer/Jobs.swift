@@ -1,0 +1,142 @@
+internal import ArgumentParser
+internal import Exchanges
+internal import Fleet
+internal import Foundation
+internal import Redis
+
+/// What every job can have.
+struct JobOptions: ParsableArguments {
+    @Option(help: "The job's id, 1 to 64 of A-Z a-z 0-9 _ -; default: from Redis (orders: made up).") var id: String?
+    @Flag(help: "Wait for the result and print it.") var wait = false
+    @Option(help: "Seconds to wait (default 10), or 5m, 2h, 1d.") var timeout: Span?
+    @Flag(help: "Print JSON.") var json = false
+    @Option(help: "Do not execute after this many seconds from now, or 5m, 2h, 1d.") var deadline: Span?
+    @Option(help: "Executions to try before the job fails (default 5).") var maxAttempts: String?
+    @Option(help: "Seconds to keep the result; 0: none.") var resultTtl: String?
+    @Option(name: .customLong("in"), help: "Due after 90s, 5m, 2h or 1d; a plain number is seconds.") var delay: Span?
+    @Option(help: "Due at an ISO 8601 time with its zone (2026-12-01T08:00:00Z) or unix milliseconds.") var at: Instant?
+    @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
+
+    func validate() throws {
+        if delay != nil, at != nil { throw ValidationError("--in and --at: expected one of them") }
+        if let deadline, deadline.ms <= delay?.ms ?? at.map({ $0.ms - Int(wallClockMs()) }) ?? 0 {
+            throw ValidationError("--deadline: passes before the job is due")
+        }
+        guard let every else { return }
+        if every.ms < 1000 { throw ValidationError("--every: expected at least 1s") }
+        if wait { throw ValidationError("--wait: a job with --every never ends; expected one of them") }
+        if deadline != nil {
+            throw ValidationError("--deadline: would end every repetition; expected none with --every")
+        }
+    }
+
+    /// Enqueues the job; with `--wait` waits for its result.
+    func send(_ exchange: Exchange, _ kind: Kind, _ own: [(String, String?)]) async throws {
+        if every != nil, kind.isTrading {
+            throw ValidationError(
+                "--every: orders and cancels are not repeated; expected fetch-ticker or refresh-cache")
+        }
+        let isDelayed = delay != nil || at != nil || every != nil
+        let id = self.id ?? (kind == .submitOrder || isDelayed ? UUID().uuidString.lowercased() : nil)
+        let replyTo = wait ? Keys(exchange).reply(UUID().uuidString) : nil
+        let deadlineMs = deadline.map { Int(wallClockMs()) + $0.ms }
+        let more = [
+            ("id", id), ("reply_to", replyTo), ("deadline_ms", deadlineMs.map(String.init)),
+            ("max_attempts", maxAttempts), ("result_ttl_s", resultTtl),
+        ]
+        let call = try enqueue(
+            exchange, kind, own + more, most: maxWaiting(), dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
+            every: every?.ms ?? 0)
+        let redis = try await openRedis()
+        try await FunctionLibrary.load(into: redis)
+        let answer = try await redis.send(call)
+        if let id, let place = duplicate(answer) {
+            if json { print(text(["id": id, "duplicate": place])) }
+            throw Failure("a job with the id '\(id)' is there already: \(place)")
+        }
+        let entry = answer.array?.last?.text ?? ""
+        let name = id ?? entry
+        guard let replyTo else {
+            return print(json ? text(isDelayed ? ["id": name, "delayed": true] : ["id": name, "entry": entry]) : name)
+        }
+        let seconds = Double(timeout?.ms ?? 10_000) / 1000
+        let reply = try await redis.send(["BLPOP", .text(replyTo), "\(seconds)"], timeout: .seconds(seconds + 5))
+        guard let result = reply.array?.last?.text else {
+            complain("no result within \(seconds) s; look later with: producer result \(exchange) \(name)")
+            throw ExitCode(2)
+        }
+        try show(result, asJSON: json)
+    }
+}
+
+struct FetchTicker: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Fetch a market's ticker.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "BASE/QUOTE, e.g. BTC/USDT.") var symbol: String
+    @Option(help: "Oldest answer that will do, ms (default 1000; 0 always asks the exchange).") var maxAgeMs: String?
+    @OptionGroup var options: JobOptions
+
+    func run() async throws {
+        try await options.send(exchange, .fetchTicker, [("symbol", symbol), ("max_age_ms", maxAgeMs)])
+    }
+}
+
+struct SubmitOrder: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Submit an order; its job id is its identity.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "BASE/QUOTE, e.g. BTC/USDT.") var symbol: String
+    @Argument(help: "buy or sell.") var side: String
+    @Argument(help: "market or limit.") var type: String
+    @Argument(help: "Amount in the base currency, a plain decimal.") var amount: String
+    @Option(help: "Price of a limit order, a plain decimal.") var price: String?
+    @Option(help: "GTC (default), IOC, FOK or PO (post only).") var timeInForce: String?
+    @OptionGroup var options: JobOptions
+
+    func run() async throws {
+        let fields = [
+            ("symbol", symbol), ("side", side), ("type", type), ("amount", amount), ("price", price),
+            ("time_in_force", timeInForce),
+        ]
+        try await options.send(exchange, .submitOrder, fields)
+    }
+}
+
+struct CancelOrder: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Cancel an order by the id of the job that submitted it.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "BASE/QUOTE, e.g. BTC/USDT.") var symbol: String
+    @Argument(help: "The job id under which the order was submitted.") var orderId: String
+    @OptionGroup var options: JobOptions
+
+    func run() async throws {
+        try await options.send(exchange, .cancelOrder, [("symbol", symbol), ("order_id", orderId)])
+    }
+}
+
+struct RefreshCache: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Fetch tickers into the caches.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "Symbols; none: all that were asked for lately.") var symbols: [String] = []
+    @OptionGroup var options: JobOptions
+
+    func run() async throws {
+        let list = symbols.isEmpty ? nil : symbols.joined(separator: ",")
+        try await options.send(exchange, .refreshCache, [("symbols", list)])
+    }
+}
+
+struct ShowResult: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "result", abstract: "Show a job's result.")
+    @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
+    @Argument(help: "The job's id.") var id: String
+    @Flag(help: "Print JSON.") var json = false
+
+    func run() async throws {
+        let redis = try await openRedis()
+        guard let result = try await redis.send(["GET", .text(Keys(exchange).result(id))]).text else {
+            throw Failure(
+                "no result of '\(id)' on \(exchange): not finished, never enqueued, or past its time to live")
+        }
+        try show(result, asJSON: json)
+    }
+}
