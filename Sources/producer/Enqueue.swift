@@ -17,14 +17,16 @@ struct Enqueue: AsyncParsableCommand {
 
     func run() async throws {
         // The file takes the place of standard input, which is read line by line.
-        guard file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0 else {
+        let isOpen = file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0
+        // Reading nothing fails on a directory, which can be opened.
+        guard isOpen, read(STDIN_FILENO, nil, 0) == 0 else {
             throw ValidationError("file '\(file)': expected a file that can be read")
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
         let most = try maxWaiting()
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
-        var (number, sent, refused, read) = (0, 0, 0, 0)
+        var (number, sent, refused, bytes) = (0, 0, 0, 0)
         func refuse(_ line: Int, _ reason: String) {
             refused += 1
             complain("line \(line): \(reason)")
@@ -34,7 +36,7 @@ struct Enqueue: AsyncParsableCommand {
             var batch: [(line: Int, command: RedisCommand)] = []
             for line in some {
                 number += 1
-                read += line.utf8.count + 1
+                bytes += line.utf8.count + 1
                 guard !line.allSatisfy(\.isWhitespace) else { continue }
                 do throws(ValidationError) {
                     batch.append((number, try Self.command(line, most)))
@@ -49,7 +51,7 @@ struct Enqueue: AsyncParsableCommand {
                     sent += 1
                 }
             }
-            progress("\(sent) enqueued, \(refused) refused", size.map { Double(read) / Double(max(1, $0)) })
+            progress("\(sent) enqueued, \(refused) refused", size.map { Double(bytes) / Double(max(1, $0)) })
         }
         if isatty(STDERR_FILENO) == 1 { FileHandle.standardError.write(Data("\n".utf8)) }
         print("\(sent) enqueued, \(refused) refused")
@@ -78,11 +80,9 @@ struct Enqueue: AsyncParsableCommand {
     /// The counts and a bar on a terminal; nothing where the error output is a file.
     private func progress(_ counts: String, _ part: Double?) {
         guard isatty(STDERR_FILENO) == 1 else { return }
-        let bar = part.map { part in
-            let filled = min(40, Int(part * 40))
-            return "[" + String(repeating: "=", count: filled) + String(repeating: " ", count: 40 - filled) + "] "
-        }
-        FileHandle.standardError.write(Data("\r\(bar ?? "")\(counts)".utf8))
+        let bar = part.map { String(repeating: "=", count: min(40, Int($0 * 40))) }
+        let text = bar.map { "[" + $0.padding(toLength: 40, withPad: " ", startingAt: 0) + "] " } ?? ""
+        FileHandle.standardError.write(Data("\r\(text)\(counts)".utf8))
     }
 }
 

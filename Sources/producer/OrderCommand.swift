@@ -31,14 +31,10 @@ struct ShowOrder: AsyncParsableCommand {
             return print(text(members))
         }
         // First what has no time, then the steps in their order.
-        let rows = journal.map { name, value in
-            let ms = name.hasSuffix("_ms") ? Int(value) : nil
-            return (
-                ms ?? 0, ms == nil ? name : String(name.dropLast(3)),
-                ms.map(utc) ?? (name == "outcome" ? "{\(value)}" : value)
-            )
-        }
-        print(table(rows.sorted(by: <).map { [$0.1, $0.2] }))
+        let rest = journal.filter { !$0.name.hasSuffix("_ms") }.sorted { $0.name < $1.name }
+        let steps = journal.filter { $0.name.hasSuffix("_ms") }.sorted { Int($0.value) ?? 0 < Int($1.value) ?? 0 }
+        let rows = rest.map { [$0.name, $0.name == "outcome" ? "{\($0.value)}" : $0.value] }
+        print(table(rows + steps.map { [String($0.name.dropLast(3)), Int($0.value).map(utc) ?? $0.value] }))
     }
 }
 
