@@ -48,12 +48,12 @@ struct DeadJobs: AsyncSequence, AsyncIteratorProtocol {
     func makeAsyncIterator() -> DeadJobs { self }
 
     mutating func next() async throws -> DeadJob? {
-        let key = RedisArgument.text(Keys(exchange).dead)
+        let key = Keys(exchange).dead
         if end == nil {
-            end = try await redis.send(["XREVRANGE", key, "+", "-", "COUNT", 1]).array?.first?.array?.first?.text
+            end = try await redis.look("XREVRANGE", key, "+", "-", "COUNT", 1).array?.first?.array?.first?.text
         }
         if page.isEmpty, let end {
-            let found = try await redis.send(["XRANGE", key, .text(start), .text(end), "COUNT", 500]).array ?? []
+            let found = try await redis.look("XRANGE", key, .text(start), .text(end), "COUNT", 500).array ?? []
             page = found.compactMap { DeadJob(exchange, $0) }[...]
             start = "(" + (page.last?.entry ?? end)
         }
@@ -181,8 +181,9 @@ struct ReplayDead: AsyncParsableCommand {
                     [keys.dead, keys.jobs(kind), keys.marker(job.id), keys.result(job.id), keys.order(job.id)],
                     [.text(job.entry)], on: redis)
                 return entry.text?.isEmpty == false ? 1 : 0
-            } catch let error as RedisError where error.code == .server("DUPLICATE") {
+            } catch let error as RedisError {
                 // One that cannot be replayed stays dead, and the others are replayed.
+                guard case .server = error.code else { throw error }
                 complain("\(job.exchange) \(job.entry) \(job.id) stays: \(error.message)")
                 return 0
             }

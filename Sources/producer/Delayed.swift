@@ -20,15 +20,14 @@ struct ListDelayed: AsyncParsableCommand {
         var objects: [[String: Any]] = []
         for exchange in exchange.map({ [$0] }) ?? Exchange.allCases {
             // As many as fleet_unschedule looks at.
-            let key = RedisArgument.text(Keys(exchange).delayed)
-            let found = try await redis.send(["ZRANGE", key, 0, 99_999, "WITHSCORES"], timeout: .seconds(30))
+            let found = try await redis.look("ZRANGE", Keys(exchange).delayed, 0, 99_999, "WITHSCORES")
             for (member, score) in pairs(found) {
                 // As fleet_enqueue and fleet_retry write it: kind, id, every (ms), fields. The second one's id is an
                 // entry's, and the job's is among the fields, where an empty one is an absent one.
                 let job = (try? JSONSerialization.jsonObject(with: Data(member.utf8))) as? [Any] ?? []
                 guard job.count > 3, let every = job[2] as? Int, let texts = job[3] as? [String] else { continue }
                 let fields = Dictionary(pairs(texts).filter { !$0.value.isEmpty }.map { ($0.name, $0.value) }) { $1 }
-                let due = Int(Double(score) ?? 0)
+                let due = Double(score).flatMap { Int(exactly: $0.rounded()) } ?? 0
                 objects.append([
                     "exchange": exchange.rawValue, "id": fields["id"] ?? job[1], "kind": job[0], "due_ms": due,
                     "due_in_ms": max(0, due - Int(wallClockMs())), "every_ms": every > 0 ? every : NSNull(),

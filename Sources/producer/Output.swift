@@ -64,8 +64,10 @@ private func aligned(_ rows: [[String]]) -> [[String]] {
     return zip(rows, whole).map { [$0[0], String(repeating: " ", count: width - ($1 ?? width)) + $0[1]] }
 }
 
-/// Rows as columns two spaces apart, each as wide as its widest cell.
+/// Rows as columns two spaces apart, each as wide as its widest cell. What would be a command to the terminal is not
+/// passed on to it.
 func table(_ rows: [[String]]) -> String {
+    let rows = rows.map { $0.map { $0.replacing(/\p{Cc}/, with: "\u{FFFD}") } }
     let widths = (rows.first ?? []).indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
     return rows.map { row in
         let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }

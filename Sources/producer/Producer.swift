@@ -56,6 +56,19 @@ struct Failure: Error, CustomStringConvertible {
 /// Says what is wrong where the command goes on.
 func complain(_ text: String) { FileHandle.standardError.write(Data("producer: \(text)\n".utf8)) }
 
+extension RedisConnection {
+    /// Asks about one key; of a key of another type it says so and goes on.
+    func look(_ command: RedisArgument, _ key: String, _ more: RedisArgument...) async throws -> RedisValue {
+        do throws(RedisError) {
+            return try await send(RedisCommand([command, .text(key)] + more), timeout: .seconds(30))
+        } catch {
+            guard error.code == .server("WRONGTYPE") else { throw error }
+            complain("\(key): \(error.message)")
+            return .null
+        }
+    }
+}
+
 /// A connection to the Redis of `REDIS_URL`.
 func openRedis() async throws -> RedisConnection {
     let url: RedisURL

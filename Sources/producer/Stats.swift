@@ -18,26 +18,26 @@ struct Stats: AsyncParsableCommand {
         var objects: [[String: Any]] = []
         for exchange in Exchange.allCases {
             let keys = Keys(exchange)
-            let paused = try await redis.send(["SMEMBERS", .text(keys.paused)]).array?.compactMap(\.text) ?? []
-            let delayed = try await count(redis.send(["ZCARD", .text(keys.delayed)])) {
-                let members = try await redis.send(["ZRANGE", .text(keys.delayed), 0, -1]).array?.compactMap(\.text)
+            let paused = try await redis.look("SMEMBERS", keys.paused).array?.compactMap(\.text) ?? []
+            let delayed = try await count(redis.look("ZCARD", keys.delayed)) {
+                let members = try await redis.look("ZRANGE", keys.delayed, 0, -1).array?.compactMap(\.text)
                 // `["<kind>",…`
                 return members?.compactMap { $0.split(separator: "\"").dropFirst().first.map(String.init) } ?? []
             }
-            let dead = try await count(redis.send(["XLEN", .text(keys.dead)])) {
+            let dead = try await count(redis.look("XLEN", keys.dead)) {
                 try await DeadJobs(exchange: exchange, redis: redis).reduce(into: []) { $0.append($1.kind) }
             }
             for kind in Kind.allCases {
-                let stream = RedisArgument.text(keys.jobs(kind))
-                let replies = await redis.pipeline([["XLEN", stream], ["XINFO", "GROUPS", stream]])
-                let length = try replies[0].get().int ?? 0
+                let stream = keys.jobs(kind)
+                let length = try await redis.look("XLEN", stream).int ?? 0
+                let reply = await redis.pipeline([["XINFO", "GROUPS", .text(stream)]])[0]
                 // No group yet: nobody has worked on this stream. Its 4th, 6th and 8th values are consumers, pending
                 // jobs and the last one delivered.
-                let groups = replies[1].array?.compactMap(\.array) ?? []
+                let groups = reply.array?.compactMap(\.array) ?? []
                 let group = groups.first { $0.count > 7 && $0[1].text == Keys.group }
                 let inFlight = group?[5].int ?? 0
                 let last = group?[7].text ?? "0-0"
-                let first = try await redis.send(["XRANGE", stream, .text("(" + last), "+", "COUNT", 1]).array?.first
+                let first = try await redis.look("XRANGE", stream, .text("(" + last), "+", "COUNT", 1).array?.first
                 let ms = first?.array?.first?.text.flatMap { Int($0.prefix { $0 != "-" }) }
                 let age = ms.map { max(0, Int(wallClockMs()) - $0) }
                 objects.append([
