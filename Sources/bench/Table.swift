@@ -8,31 +8,34 @@ struct NotMeasured: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-struct OutputOptions: ParsableArguments {
-    @Flag(help: "Print JSON.") var json = false
-}
-
-/// Named rows of figures. A column's name ends with its unit; nil is a figure that does not apply.
+/// Named rows of figures. A column's name ends with its unit; NaN is a figure that does not apply.
 struct Table {
     let columns: [String]
-    var rows: [(name: String, values: [Double?])] = []
+    var rows: [(name: String, values: [Double])] = []
+    /// Whether every figure is what it has to be.
+    var passes = true
 
-    func show(_ options: OutputOptions) {
+    /// The figure of a row and a column that are there.
+    subscript(_ row: String, _ column: String) -> Double {
+        guard let row = rows.first(where: { $0.name == row }), let index = columns.firstIndex(of: column) else {
+            preconditionFailure("no \(column) of \(row)")
+        }
+        return row.values[index]
+    }
+
+    func show(json: Bool) {
         #if DEBUG
             FileHandle.standardError.write(Data("bench: a debug build, its figures mean nothing\n".utf8))
-            let build = "debug"
-        #else
-            let build = "release"
         #endif
-        if options.json {
+        if json {
             let objects = rows.map { row in
-                let members = zip(columns, row.values).map { ",\"\($0)\":\($1.map { "\($0)" } ?? "null")" }
+                let members = zip(columns, row.values).map { ",\"\($0)\":\($1.isNaN ? "null" : "\($1)")" }
                 return "{\"name\":\"\(row.name)\"\(members.joined())}"
             }
-            return print("{\"build\":\"\(build)\",\"rows\":[\(objects.joined(separator: ",\n"))]}")
+            return print("{\"rows\":[\(objects.joined(separator: ",\n"))]}")
         }
         let width = rows.map(\.name.count).max() ?? 0
-        let cells = [("", columns)] + rows.map { ($0.name, $0.values.map { $0.map(shown) ?? "-" }) }
+        let cells = [("", columns)] + rows.map { ($0.name, $0.values.map(shown)) }
         for (name, texts) in cells {
             let padded = zip(columns, texts).map { column, text in
                 String(repeating: " ", count: max(11, column.count + 2) - text.count) + text
@@ -42,7 +45,8 @@ struct Table {
     }
 
     private func shown(_ value: Double) -> String {
-        String(format: value >= 100 || value == value.rounded() ? "%.0f" : value >= 10 ? "%.1f" : "%.3f", value)
+        if value.isNaN { return "-" }
+        return String(format: value >= 100 || value == value.rounded() ? "%.0f" : value >= 10 ? "%.1f" : "%.3f", value)
     }
 }
 
@@ -58,10 +62,3 @@ func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
 /// Nanoseconds of a clock that only goes forward.
 func nowNs() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
-
-/// Runs what blocks on a thread of its own.
-func onThread<Value: Sendable>(_ work: @escaping @Sendable () throws -> Value) async throws -> Value {
-    try await withCheckedThrowingContinuation { continuation in
-        Thread.detachNewThread { continuation.resume(with: Result { try work() }) }
-    }
-}

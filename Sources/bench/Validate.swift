@@ -1,50 +1,78 @@
 internal import ArgumentParser
+internal import Fleet
 internal import Foundation
 
-struct Validate: AsyncParsableCommand {
+struct Validate: Measurement {
     static let configuration = CommandConfiguration(
         abstract: "Measure everything on one page, and fail where a figure is not what it has to be.")
     @Flag(help: "Smaller and shorter runs, one of each.") var quick = false
-    @OptionGroup var output: OutputOptions
+    @Flag(help: "Print JSON.") var json = false
 
-    func run() async throws {
-        defer { Rig.end() }
-        let rig = try Rig()
+    func measure(_ rig: Rig) async throws -> Table {
         var table = Table(columns: ["value", "limit", "passed"])
         /// What could not be measured, as wrk is not installed, neither passes nor fails.
-        func check(_ name: String, _ value: Double?, least limit: Double) {
-            table.rows.append((name + ", at least", [value, limit, value.map { $0 >= limit ? 1 : 0 }]))
+        func check(_ name: String, _ value: Double, least: Double = -.infinity, most: Double = .infinity) {
+            let passed: Double = least...most ~= value ? 1 : 0
+            let (bound, limit) = least.isFinite ? ("at least", least) : ("at most", most)
+            table.rows.append(("\(name), \(bound)", [value, limit, value.isNaN ? .nan : passed]))
         }
-        func check(_ name: String, _ value: Double, most limit: Double) {
-            table.rows.append((name + ", at most", [value, limit, value <= limit ? 1 : 0]))
-        }
-        let drained = try drain(
-            rig, jobs: quick ? 50_000 : 200_000, symbols: 1, workers: [1, 2], runs: quick ? 1 : 3
-        ).rows.map { $0.values.compactMap { $0 } }
-        check("jobs/s of one worker", drained[1][0], least: 4001)
-        check("one worker to the ceiling", drained[1][1], least: 0.85)
-        check("two workers to one", drained[2][0] / drained[1][0], least: 1)
-        check("Redis CPU a job to the ceiling's", drained[1][4], most: 1.15)
-        let times = try await latency(rig, rate: 1000, seconds: quick ? 3 : 10).rows.map { $0.values.compactMap { $0 } }
-        check("p50 at 1,000 jobs/s, bare round trips", times[1][0] / times[0][0], most: 4)
-        check("p99 at 1,000 jobs/s, ms", times[1][1] / 1000, most: 1)
-        check("L1 get, us", memoryCache().get / 1000, most: 1)
-        check("hit ratio, %", hitRatio(), least: 96)
-        let (cached, uncached) = (cachedAnswer(), try await uncachedMs(rig))
-        check("cached answer p99, us", cached.p99, most: 99.9)
-        check("cached answer times faster", uncached * 1000 / cached.p50, least: 314.7)
-        let most = try memory(rig, waiting: quick ? 100_000 : 1_000_000).most
+        let drain = try Drain.parse(["--workers", "1,2"] + (quick ? ["--jobs", "50000", "--runs", "1"] : []))
+        let drained = try drain.measure(rig)
+        let (one, two) = (drained["1 worker", "jobs_per_s"], drained["2 workers", "jobs_per_s"])
+        check("jobs/s of one worker", one, least: 4001)
+        check("one worker to the ceiling", drained["1 worker", "of_ceiling"], least: 0.85)
+        check("two workers to one", two / one, least: 1)
+        check("Redis CPU a job to the ceiling's", drained["1 worker", "of_ceiling's"], most: 1.15)
+
+        let times = try Latency.parse(quick ? ["--seconds", "3"] : []).measure(rig)
+        let ratio = times["job to reply", "p50_us"] / times["bare XADD", "p50_us"]
+        check("p50 at 1,000 jobs/s, bare round trips", ratio, most: 4)
+        check("p99 at 1,000 jobs/s, ms", times["job to reply", "p99_us"] / 1000, most: 1)
+
+        let caches = try await Caches.parse([]).measure(rig)
+        check("L1 get, us", caches["L1 get, ns", "value"] / 1000, most: 1)
+        check("hit ratio, %", caches["hit ratio, %", "value"], least: 96)
+        check("cached answer p99, us", caches["cached answer p99, us", "value"], most: 99.9)
+        check("cached answer times faster", caches["times faster", "value"], least: 314.7)
+
+        let waiting = quick ? 100_000 : 1_000_000
+        let memory = try Memory.parse(["--waiting", "\(waiting)"]).measure(rig)
+        let most = memory["most while \(waiting) wait", "resident_mib"]
         check("MiB while \(quick ? "100,000" : "1,000,000") jobs wait", most, most: 64)
         check("the same, MB", most * 1.048576, most: 600)
-        let exchange = try await SimulatedExchange(rig)
-        let rates = try await exchange.rates(seconds: quick ? 2 : 5, connections: 64)
-        check("HTTP requests/s to wrk's", rates.wrk.map { rates.client / $0 }, least: 0.7)
-        let many = try await exchange.atOnce(1000)
-        check("answered of 1,000 requests at once", many.answered, least: 1000)
-        check("in flight of them", many.connections, least: 1000)
+
+        let requests = try await HTTP.parse(quick ? ["--seconds", "2"] : []).measure(rig)
+        let atOnce = "1000 at once, 200 ms each"
+        check("HTTP requests/s to wrk's", requests["client", "of_wrk"], least: 0.7)
+        check("answered of 1,000 requests at once", requests[atOnce, "answered"], least: 1000)
+        check("in flight of them", requests[atOnce, "connections"], least: 1000)
+
         check("start to first job, ms", try startMs(rig), most: 199.9)
         check("idle, % of a core", try idlePercent(rig, seconds: 5), most: 0.499)
-        table.show(output)
-        if table.rows.contains(where: { $0.values[2] == 0 }) { throw ExitCode(1) }
+        table.passes = table.rows.allSatisfy { $0.values[2] != 0 }
+        return table
     }
+}
+
+/// Milliseconds from the start of a worker to the reply to a job that waits for it.
+private func startMs(_ rig: Rig) throws -> Double {
+    let times = try (0..<5).map { _ in
+        try rig.begin(workers: 0)
+        let reply = Rig.keys.reply("bench")
+        try rig.redis.call(["XADD", Rig.stream, "*", "reply_to", reply] + Rig.fields)
+        let begin = nowNs()
+        try rig.startWorker()
+        let answer = try rig.redis.call(["BLPOP", reply, "20"], \.[1].text)
+        if answer.isEmpty { throw NotMeasured("a worker did not do its first job") }
+        return Double(nowNs() - begin) / 1e6
+    }
+    return median(times)
+}
+
+/// Percent of a core that a worker of all exchanges uses while there is nothing to do.
+private func idlePercent(_ rig: Rig, seconds: UInt32) throws -> Double {
+    try rig.begin(workers: 1, exchanges: "binance,bybit,kraken")
+    sleep(2)
+    let cost = rig.cost { sleep(seconds) }
+    return cost.clients / cost.seconds * 100
 }
