@@ -18,12 +18,12 @@ struct Latency: Measurement {
             table.rows.append((name, [50, 99, 99.9].map(times.us)))
         }
         try rig.begin(workers: 1)
-        add("bare XADD", try OpenLoop(rate, seconds).bareTimes(rig))
-        add("job to reply", try OpenLoop(rate, seconds).replyTimes(rig, Rig.stream, Rig.fields))
+        add("bare XADD", try OpenLoop(rate: rate, seconds: seconds).bareTimes(rig))
+        add("job to reply", try OpenLoop(rate: rate, seconds: seconds).replyTimes(rig, Rig.stream, Rig.fields))
         guard flood else { return table }
         try rig.begin(workers: 1)
         let cancels = {
-            try OpenLoop(max(1, rate / 10), seconds).replyTimes(
+            try OpenLoop(rate: max(1, rate / 10), seconds: seconds).replyTimes(
                 rig, Rig.keys.jobs(.cancelOrder), ["symbol", "BTC/USDT"])
         }
         add("cancel to reply", try cancels())
@@ -38,10 +38,9 @@ struct Latency: Measurement {
 
 /// Sends jobs at fixed times, whatever becomes of what was sent before. The first second goes ahead unmeasured.
 private struct OpenLoop {
-    private let rate, count: Int
+    let rate, seconds: Int
     private let begin = nowNs() + 100_000_000
-
-    init(_ rate: Int, _ seconds: Int) { (self.rate, count) = (rate, rate * (1 + seconds)) }
+    private var count: Int { rate * (1 + seconds) }
 
     private func dueNs(_ index: Int) -> UInt64 { begin + UInt64(index) * 1_000_000_000 / UInt64(rate) }
 

@@ -44,13 +44,15 @@ struct Load {
         HTTPRequest(.get, simulator + "/binance/api/v3/ticker/24hr?symbol=BTCUSDT")
     }
 
-    /// Asks through one client, so many side by side, each once and then again until the time is over. The simulator
-    /// sends every answer `latencyMs` late.
+    /// Asks through one client, so many side by side, each once and then again until the time is over. Meanwhile the
+    /// simulator sends every answer `latencyMs` late.
     init(_ simulator: String, askers: Int, seconds: Int = 0, latencyMs: Int = 0) async throws {
         let (control, client) = (HTTPClient(now: wallClockMs), HTTPClient(now: wallClockMs))
         defer { for client in [control, client] { client.close() } }
-        let latency = "{\"latency_ms\":\(latencyMs)}"
-        _ = try await control.send(HTTPRequest(.post, simulator + "/control", body: latency))
+        func delay(_ ms: Int) async throws {
+            _ = try await control.send(HTTPRequest(.post, simulator + "/control", body: "{\"latency_ms\":\(ms)}"))
+        }
+        try await delay(latencyMs)
         let ticker = Self.ticker(simulator)
         let files = { @Sendable in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0 }
         let (before, begin) = (files(), nowNs())
@@ -80,6 +82,7 @@ struct Load {
         self.seconds = Double(nowNs() - begin) / 1e9
         connections.cancel()
         self.connections = Double(await connections.value)
+        try await delay(0)
         if times.isEmpty { throw NotMeasured("the simulator does not answer") }
         (answers, medianMs) = (Double(times.count), median(times))
     }
