@@ -1,22 +1,21 @@
 import Exchanges
 
-/// Bybit v5, category spot; a unified account.
+/// Bybit v5, category spot; a unified account. Its windows roll.
 struct Bybit: Dialect {
     let venue: Venue
 
-    /// Bybit's windows roll; these are clock-aligned, which never refuses what Bybit takes at an even pace.
     func admit(_ call: Call, _ endpoint: Endpoint, _ headers: inout [(String, String)]) throws {
         let now = venue.now, refused = ["refused_for_limits"], over = refused + ["over_limit"]
         if venue.limits.bans[call.address] ?? 0 > now { throw venue.fail("403", counted: refused) }
-        if venue.limits.count(call.address, per: 5000, at: now) > 600 {
+        if venue.limits.countRolling(call.address, within: 5000, at: now) > 600 {
             venue.limits.bans[call.address] = now + 600_000
             throw venue.fail("403", counted: over + ["bans"])
         }
         guard endpoint.cost > 0 else { return }
-        let left = endpoint.cost - venue.limits.count(call.endpoint, per: 1000, at: now)
+        let left = endpoint.cost - venue.limits.countRolling(call.endpoint, within: 1000, at: now)
         headers = [
             ("X-Bapi-Limit", "\(endpoint.cost)"), ("X-Bapi-Limit-Status", "\(max(0, left))"),
-            ("X-Bapi-Limit-Reset-Timestamp", "\(left < 0 ? (now / 1000 + 1) * 1000 : now)"),
+            ("X-Bapi-Limit-Reset-Timestamp", "\(left < 0 ? now + 1000 : now)"),
         ]
         if left < 0 { throw venue.fail("418", counted: over) }
     }

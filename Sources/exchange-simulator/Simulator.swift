@@ -14,6 +14,10 @@ import NIOCore
     @Option(help: "Seed of prices and faults.") var seed: UInt64 = 1
     @Option(help: "Enforce and report the exchanges' rate limits.") var limits = Switch.on
 
+    func validate() throws {
+        if !(0...65_535).contains(port) { throw ValidationError("--port '\(port)': expected 0 to 65535") }
+    }
+
     func run() async throws {
         // In a container this is process 1, which no signal ends by default.
         for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
