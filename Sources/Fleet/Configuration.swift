@@ -48,8 +48,8 @@ package struct Configuration: Sendable {
         allowsOrders = source.choice("FLEET_LIVE_ORDERS", YesNo.no) == .yes || mode != .live
         allowsVolatileOrders = source.choice("FLEET_VOLATILE_ORDERS", YesNo.no) == .yes
         maxOrderNotional = source.read(
-            "FLEET_MAX_ORDER_NOTIONAL", [:], "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1",
-            amounts)
+            "FLEET_MAX_ORDER_NOTIONAL", [:],
+            "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1", amounts)
         // The producer's.
         _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         egress = source.read("FLEET_EGRESS", "default", "1 to 64 of A-Z a-z 0-9 _ -") { isJobId($0) ? $0 : nil }
