@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import CHiredis
 internal import Fleet
 internal import Foundation
 internal import Histogram
@@ -6,7 +7,10 @@ internal import Histogram
 struct Latency: Measurement {
     static let configuration = CommandConfiguration(
         abstract: "Measure the time from enqueueing to the reply, at a fixed rate.",
-        discussion: "Counted from when a job was to be sent, so that a stall counts for all who had to wait.")
+        discussion: """
+            Counted from when a job was to be sent, so that a stall counts for all who had to wait. The bare worker is
+            two blocking hiredis connections: one reads the streams, one ends each job with the call that workers use.
+            """)
     @Option(help: "Jobs a second.", transform: count) var rate = 1000
     @Option(help: "Seconds a run.", transform: count) var seconds = 10
     @Flag(help: "Also cancels, a tenth of the rate, without and within a flood of tickers.") var flood = false
@@ -20,6 +24,10 @@ struct Latency: Measurement {
         try rig.begin(workers: 1)
         add("bare XADD", try OpenLoop(rate: rate, seconds: seconds).bareTimes(rig))
         add("job to reply", try OpenLoop(rate: rate, seconds: seconds).replyTimes(rig, Rig.stream, Rig.fields))
+        try rig.begin(workers: 0)
+        let loop = OpenLoop(rate: rate, seconds: seconds)
+        Thread.detachNewThread { [socket = rig.socket] in try? workBare(socket, jobs: loop.count) }
+        add("the same by a bare worker", try loop.replyTimes(rig, Rig.stream, Rig.fields))
         guard flood else { return table }
         try rig.begin(workers: 1)
         let cancels = {
@@ -40,7 +48,7 @@ struct Latency: Measurement {
 private struct OpenLoop {
     let rate, seconds: Int
     private let begin = nowNs() + 100_000_000
-    private var count: Int { rate * (1 + seconds) }
+    var count: Int { rate * (1 + seconds) }
 
     private func dueNs(_ index: Int) -> UInt64 { begin + UInt64(index) * 1_000_000_000 / UInt64(rate) }
 
@@ -86,6 +94,31 @@ private struct OpenLoop {
             if index >= rate { times.record(now - dueNs(index)) }
         }
         return times
+    }
+}
+
+/// Does so many jobs as they come, with nothing more than must be.
+private func workBare(_ socket: String, jobs: Int) throws {
+    let (reading, writing) = (try Wire(socket), try Wire(socket))
+    let streams = Kind.allCases.map(Rig.keys.jobs)
+    for stream in streams { try writing.call(["XGROUP", "CREATE", stream, Keys.group, "0", "MKSTREAM"]) }
+    let read = ["XREADGROUP", "GROUP", Keys.group, "bare", "COUNT", "32", "BLOCK", "1000", "STREAMS"] + streams
+    var left = jobs
+    while left > 0 {
+        let entries = try reading.call(read + streams.map { _ in ">" }) { reply in
+            let entries = reply[0][1]
+            // Entry id, job id and reply key, by the places of `replyTimes`.
+            return (0..<entries.elements).map { index in
+                (entries[index][0].text, entries[index][1][1].text, entries[index][1][5].text)
+            }
+        }
+        for (entry, id, reply) in entries {
+            let keys = [Rig.stream, Rig.keys.result(id), Rig.keys.marker(id), reply]
+            let result = "{\"id\":\"\(id)\",\"data\":\(Rig.ticker)}"
+            writing.append(["FCALL", "fleet_finish", "4"] + keys + [Keys.group, "bare", entry, result, "60", "60"])
+        }
+        for _ in entries { try writing.next { _ in } }
+        left -= entries.count
     }
 }
 
