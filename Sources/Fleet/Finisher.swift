@@ -170,11 +170,8 @@ package final class Finisher {
 
 /// Waits between tries: 0…200 ms, doubling to at most 0…10 s.
 enum Retry {
-    private static let backoff = Backoff(base: .milliseconds(200), cap: .seconds(10))
-
     static func delay(_ attempt: Int) -> Duration {
-        var random = SystemRandomNumberGenerator()
-        return backoff.delay(attempt: attempt, using: &random)
+        .backoff(attempt: attempt, base: .milliseconds(200), cap: .seconds(10))
     }
 }
 

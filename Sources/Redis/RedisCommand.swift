@@ -1,11 +1,10 @@
-package import NIOCore
-
 /// One argument of a command: text, whole number or any bytes.
 package enum RedisArgument: Sendable, ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral {
-    case text(String), int(Int), bytes([UInt8])
+    case text(String), bytes([UInt8])
 
     package init(stringLiteral value: String) { self = .text(value) }
     package init(integerLiteral value: Int) { self = .int(value) }
+    package static func int(_ number: Int) -> RedisArgument { .text(String(number)) }
 }
 
 /// A command's name and arguments, e.g. `["SET", .text(key), .bytes(value), "EX", 60]`. Arguments are binary-safe.
@@ -20,51 +19,38 @@ package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
     }
 
     /// Appends the command in RESP2, an array of bulk strings.
-    package func encode(into buffer: inout ByteBuffer) {
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { $0.put("*", arguments.count) }
+    func encode(into bytes: inout [UInt8]) {
+        bytes.appendHead("*", arguments.count)
         for argument in arguments {
             switch argument {
-            case .text(var text): text.withUTF8 { buffer.writeBulk(UnsafeRawBufferPointer($0)) }
-            case .int(let number):
-                var text = String(number)
-                text.withUTF8 { buffer.writeBulk(UnsafeRawBufferPointer($0)) }
-            case .bytes(let bytes): bytes.withUnsafeBytes { buffer.writeBulk($0) }
+            case .text(let text):
+                bytes.appendHead("$", text.utf8.count)
+                bytes.append(contentsOf: text.utf8)
+            case .bytes(let value):
+                bytes.appendHead("$", value.count)
+                bytes.append(contentsOf: value)
             }
+            bytes.appendLineEnd()
         }
     }
 }
 
-// Byte by byte into the buffer's memory: there are a dozen of these a job, and each write of its own costs more than what
-// it writes.
-extension ByteBuffer {
-    fileprivate mutating func writeBulk(_ bytes: UnsafeRawBufferPointer) {
-        writeWithUnsafeMutableBytes(minimumWritableBytes: bytes.count + 26) { target in
-            let head = target.put("$", bytes.count)
-            UnsafeMutableRawBufferPointer(rebasing: target[head...]).copyMemory(from: bytes)
-            target.putLineEnd(head + bytes.count)
-            return head + bytes.count + 2
-        }
-    }
-}
-
-extension UnsafeMutableRawBufferPointer {
-    /// Begins the buffer with a mark, a number and a line's end. - Returns: how many bytes that took.
-    fileprivate func put(_ mark: Unicode.Scalar, _ number: Int) -> Int {
-        self[0] = UInt8(ascii: mark)
-        var (length, rest) = (1, number)
-        while rest >= 10 { (length, rest) = (length + 1, rest / 10) }
-        rest = number
-        for index in stride(from: length, to: 0, by: -1) {
-            self[index] = UInt8(ascii: "0") + UInt8(rest % 10)
-            rest /= 10
-        }
-        putLineEnd(length + 1)
-        return length + 3
+extension [UInt8] {
+    fileprivate mutating func appendHead(_ mark: Unicode.Scalar, _ number: Int) {
+        append(UInt8(ascii: mark))
+        appendDigits(number)
+        appendLineEnd()
     }
 
-    fileprivate func putLineEnd(_ index: Int) {
-        self[index] = UInt8(ascii: "\r")
-        self[index + 1] = UInt8(ascii: "\n")
+    // A dozen of these a job: a `String` of the number would cost more than all the rest.
+    private mutating func appendDigits(_ number: Int) {
+        if number >= 10 { appendDigits(number / 10) }
+        append(UInt8(ascii: "0") + UInt8(number % 10))
+    }
+
+    fileprivate mutating func appendLineEnd() {
+        append(UInt8(ascii: "\r"))
+        append(UInt8(ascii: "\n"))
     }
 }
 

@@ -653,7 +653,6 @@ struct JobModel: Model {
         what = command.arguments.map { argument in
             switch argument {
             case .text(let text): text
-            case .int(let number): "\(number)"
             case .bytes(let bytes): "(\(bytes.count) bytes)"
             }
         }.joined(separator: " ")
