@@ -59,7 +59,7 @@ package final class RedisClient: RedisCalls {
 
     /// Returns once there is a connection. - Throws: `CancellationError`.
     package nonisolated(nonsending) func connected() async throws {
-        while !isConnected { try await Task.sleep(for: .milliseconds(2)) }
+        while !isConnected { try await Task.sleep(for: .milliseconds(10)) }
     }
 
     /// As a connection's; while there is none every value is a `connectionLost` error.
