@@ -19,7 +19,7 @@ package struct Bybit: ExchangeAPI {
 
     /// 600 requests in 5 s an address; in a rolling second an endpoint and account: 20 order requests, 50 queries.
     package func charges(for call: Call) -> [Charge] {
-        let request = Charge("requests", .address, 1, burst: 25, perSecond: 112)
+        let request = Charge("requests", .address, 1, burst: 25, perSecond: 110)
         return switch call {
         case .time, .instruments, .tickers: [request]
         case .submit: [request, Charge("create", .account, 1, burst: 3, perSecond: 16)]

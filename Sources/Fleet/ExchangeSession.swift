@@ -58,6 +58,9 @@ package final class ExchangeSession {
         throw Refusal(code: "unknown_symbol", "symbol: '\(symbol)'; expected a market of \(api.exchange.rawValue)")
     }
 
+    /// Forgets a market that the exchange knows no more, until the list is loaded again.
+    package func forget(_ symbol: String) { instruments[symbol] = nil }
+
     /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.
     private func loadInstruments(for symbol: String) async throws {
         func isDue() -> Bool {
@@ -128,6 +131,11 @@ package final class ExchangeSession {
         // another worker is refused as an invalid nonce, not executed, and sent again with a new one.
         await noncedCalls.enter()
         defer { noncedCalls.leave() }
+        if limiter?.isClosed == true {
+            // A ban came while it stood in line.
+            await limiter?.giveBack(api.charges(for: call))
+            throw SetAside(.seconds(1))
+        }
         return try await sent(call, job, nonce: try await nextNonce(), beforeSend, &isHealthy)
     }
 
@@ -155,7 +163,7 @@ package final class ExchangeSession {
             let response = try await http.send(request)
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
-            await limiter?.correct(api.usage(in: response), api.charges(for: call))
+            await limiter?.correct(api.usage(in: response), api.charges(for: call), after: duration)
             let answer = try api.answer(to: call, response)
             // As if it had been read at this end of its way: a stamp may come too early, by that, and never too late.
             if case .time(let theirs) = answer { clock = (theirs, .now) }
@@ -173,6 +181,10 @@ package final class ExchangeSession {
             if error.verdict == .wait, let pause = error.retryAfter {
                 events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
                 await limiter?.close(for: pause)
+            }
+            if error.exchangeCode?.hasPrefix("EOrder:Rate limit") == true, let charge = api.charges(for: call).first {
+                // Others have used up the pair's counter at Kraken, which says so in no other way: no attempt of the job.
+                throw SetAside(.seconds(charge.cost / charge.perSecond))
             }
             throw error.hiding(api.credentials)
         }

@@ -154,8 +154,9 @@ package final class Finisher {
                     .text(reason), .text(line), .int(Int(job.enqueuedMs)), .int(job.attempt),
                 ])
         case .delayed(let wait, let line):
+            let retries = job.kind.isTrading ? keys.tradingRetries : keys.retries
             return FunctionLibrary.command(
-                "fleet_retry", [keys.jobs(job.kind), keys.delayed, keys.marker(job.id), keys.retries],
+                "fleet_retry", [keys.jobs(job.kind), keys.delayed, keys.marker(job.id), retries],
                 delivery + [
                     .text(job.kind.rawValue), .text(job.id), .int(Int(wait / .milliseconds(1))),
                     .int(job.attempt + (line == nil ? 0 : 1)), .int(Int(job.enqueuedMs)), .text(line ?? ""),

@@ -29,8 +29,9 @@ package struct Keys: Sendable {
     package var events: String { prefix + "events" }
     /// The kinds a person has stopped: a set.
     package var paused: String { prefix + "paused" }
-    /// When the next retry may come.
+    /// When the next retry may come: of tickers and refreshes, and of orders and cancels, which do not wait for those.
     package var retries: String { prefix + "limit:retries" }
+    package var tradingRetries: String { prefix + "limit:retries-trading" }
     /// A budget of an address group or an account, and the gate of an address group.
     package func limit(_ name: String, _ owner: String) -> String { prefix + "limit:" + name + ":" + owner }
     package func gate(_ egress: String) -> String { limit("gate", egress) }

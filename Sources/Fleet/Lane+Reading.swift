@@ -86,10 +86,12 @@ extension Lane {
         }
     }
 
-    /// Slots that jobs of the kind may fill now: an eighth of all is kept for cancels, another for cancels and orders.
+    /// Slots that jobs of the kind may fill now: an eighth of all, at least one where there are three, is kept for
+    /// cancels, and another for cancels and orders.
     private func room(_ kind: Kind) -> Int {
+        let all = min(configuration.concurrency, Self.mostUnwritten)
         let kept = kind == .cancelOrder ? 0 : kind == .submitOrder ? 1 : 2
-        return freeSlots - kept * (min(configuration.concurrency, Self.mostUnwritten) / 8)
+        return freeSlots - kept * (all < 3 ? 0 : max(1, all / 8))
     }
 
     /// How many jobs of the kind to read in one go, so that all kinds together stay within the slots: tickers the bulk.

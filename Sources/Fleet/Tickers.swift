@@ -40,6 +40,8 @@ package final class Tickers {
     private var memory = Cache<String, Cached>(capacity: 1000)
     /// In the order of the first ask.
     private var wanted: [Wanted] = []
+    /// The markets that a request is under way for, and who joined it since.
+    private var underWay: [String: [Waiter]] = [:]
     private let asked = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var isStopped = false
 
@@ -64,6 +66,8 @@ package final class Tickers {
         return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Found, any Error>) in
             if isStopped { return continuation.resume(throwing: CancellationError()) }
             let waiter = Waiter(continuation: continuation, maxAgeMs: maxAgeMs, deadlineMs: job.deadlineMs)
+            // Its answer is received after this: young enough for all but who wants a request of his own.
+            if maxAgeMs > 0, underWay[symbol]?.append(waiter) != nil { return }
             if let index = wanted.firstIndex(where: { $0.symbol == symbol }) {
                 wanted[index].waiters.append(waiter)
             } else {
@@ -85,9 +89,13 @@ package final class Tickers {
                         if wanted.isEmpty { break }
                         let start = ContinuousClock.now
                         let permit = try await session.admitTickers()
+                        wanted = inTime(wanted)
                         // Another worker may have fetched it meanwhile.
                         if .now - start > .milliseconds(20) { await answerFromRedis() }
-                        let batch = takeUp()
+                        // What came while admission was waited for has no market yet, and its turn next.
+                        let batch = Array(wanted.prefix(session.api.tickersAtOnce).prefix { $0.instrument != nil })
+                        wanted.removeFirst(batch.count)
+                        for one in batch { underWay[one.symbol, default: []] += [] }
                         requests.addTask { await self.request(batch, permit) }
                     } catch {
                         let left = wanted
@@ -139,20 +147,16 @@ package final class Tickers {
         }
     }
 
-    /// The markets of the next request, whose waiters' time is not over.
-    private func takeUp() -> [Wanted] {
+    /// Those who still have time; the others are told that theirs is over.
+    private func inTime(_ all: some Sequence<Wanted>) -> [Wanted] {
         let now = nowMs()
-        // What came while admission was waited for has no market yet, and its turn next.
-        var batch = Array(wanted.prefix(session.api.tickersAtOnce).prefix { $0.instrument != nil })
-        wanted.removeFirst(batch.count)
-        for index in batch.indices {
-            let isLate = { (waiter: Waiter) in waiter.deadlineMs.map { $0 <= now } ?? false }
-            for waiter in batch[index].waiters where isLate(waiter) {
-                waiter.continuation.resume(throwing: JobExpired())
-            }
-            batch[index].waiters.removeAll(where: isLate)
+        let isLate = { (waiter: Waiter) in waiter.deadlineMs.map { $0 <= now } ?? false }
+        return all.compactMap { one in
+            for waiter in one.waiters where isLate(waiter) { waiter.continuation.resume(throwing: JobExpired()) }
+            var one = one
+            one.waiters.removeAll(where: isLate)
+            return one.waiters.isEmpty && underWay[one.symbol]?.isEmpty ?? true ? nil : one
         }
-        return batch.filter { !$0.waiters.isEmpty }
     }
 
     private func request(_ batch: [Wanted], _ permit: Breaker.Permit) async {
@@ -160,13 +164,18 @@ package final class Tickers {
             await answer(batch, with: try await session.tickers(batch.compactMap(\.instrument), permit))
         } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
             // One of them the exchange does not know any more: it must not cost the others their answer.
-            for one in batch {
+            for half in [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)] {
                 do {
                     let permit = try await session.admitTickers()
-                    await answer([one], with: try await session.tickers([one].compactMap(\.instrument), permit))
-                } catch { end([one], with: .failure(error)) }
+                    let left = inTime(half)
+                    for one in half where !left.contains(where: { $0.symbol == one.symbol }) { underWay[one.symbol] = nil }
+                    await request(left, permit)
+                } catch { finish(half, with: .failure(error)) }
             }
-        } catch { end(batch, with: .failure(error)) }
+        } catch {
+            if (error as? ExchangeError)?.verdict == .permanent, let one = batch.first { session.forget(one.symbol) }
+            finish(batch, with: .failure(error))
+        }
     }
 
     private func answer(_ batch: [Wanted], with tickers: [Ticker]) async {
@@ -174,13 +183,22 @@ package final class Tickers {
         for one in batch {
             let symbol = one.symbol
             let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
-            end([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
+            finish([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
         }
         await share(found, asked: true)
     }
 
-    private func end(_ all: [Wanted], with result: Result<Found, any Error>) {
+    private func end(_ all: some Sequence<Wanted>, with result: Result<Found, any Error>) {
         for waiter in all.flatMap(\.waiters) { waiter.continuation.resume(with: result) }
+    }
+
+    /// Ends those whose request is over, and who joined it.
+    private func finish(_ batch: some Sequence<Wanted>, with result: Result<Found, any Error>) {
+        for one in batch {
+            for waiter in one.waiters + (underWay.removeValue(forKey: one.symbol) ?? []) {
+                waiter.continuation.resume(with: result)
+            }
+        }
     }
 
     /// Fetches the symbols in few requests and stores them in both tiers; none: all that were asked for in the last ten
@@ -201,18 +219,27 @@ package final class Tickers {
                 failed[symbol] = error.message
             }
         }
-        var refreshed: [String: Cached] = [:]
-        while !instruments.isEmpty {
-            let batch = Array(instruments.prefix(session.api.tickersAtOnce))
-            instruments.removeFirst(batch.count)
-            guard case .tickers(let tickers) = try await session.perform(.tickers(batch), for: job) else { continue }
-            for ticker in tickers { refreshed[ticker.symbol] = keep(ticker) }
-            for symbol in batch.map(\.symbol) where refreshed[symbol] == nil {
-                failed[symbol] = "the exchange gave no ticker"
+        var count = 0
+        let size = session.api.tickersAtOnce
+        var batches = stride(from: 0, to: instruments.count, by: size).map { instruments[$0...].prefix(size) }
+        while let batch = batches.popLast() {
+            do {
+                guard case .tickers(let tickers) = try await session.perform(.tickers(Array(batch)), for: job) else {
+                    continue
+                }
+                let found = Dictionary(tickers.map { ($0.symbol, keep($0)) }, uniquingKeysWith: { $1 })
+                for symbol in batch.map(\.symbol) where found[symbol] == nil {
+                    failed[symbol] = "the exchange gave no ticker"
+                }
+                count += found.count
+                await share(found, asked: false)
+            } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
+                batches += [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)]
+            } catch let error as ExchangeError where error.verdict == .permanent {
+                failed[batch.first?.symbol ?? ""] = error.message
             }
         }
-        await share(refreshed, asked: false)
-        return (refreshed.count, failed)
+        return (count, failed)
     }
 
     /// Keeps a ticker in memory.

@@ -494,11 +494,14 @@ redis.register_function{function_name = 'fleet_limit_give', flags = {'allow-oom'
   return 1
 end}
 
--- Takes up what the exchange says was used since its window began, when that is more than we know of. Never less.
+-- Takes up what the exchange says was used since its window began, when that is more than we know of. Never less, and
+-- nothing that may have been counted in the window before.
 -- KEYS: 1 budget  ARGV: 1 used  2 length of the window, which begins at a multiple of it  3 per second
+--       4 how long ago it may have been counted
 -- Returns: 1 when it was more
 redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-oom'}, callback = function(keys, argv)
   local time = exact_now()
+  if time % tonumber(argv[2]) < tonumber(argv[4] or 0) then return 0 end
   local full = time - time % tonumber(argv[2]) + argv[1] / argv[3] * 1000
   if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
   fill(keys[1], full, time)

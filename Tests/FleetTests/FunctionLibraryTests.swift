@@ -529,6 +529,40 @@ private func begin(
     ).texts
 }
 
+@Suite("Function library: budgets", .timeLimit(.minutes(1)))
+struct BudgetTests {
+    @Test("orders leave of Kraken's counter of a pair what a cancel costs", arguments: Kraken.Tier.allCases)
+    func roomForCancel(_ tier: Kraken.Tier) async throws {
+        let server = try await FunctionServer(streams: false)
+        let api = Kraken(baseURL: "", credentials: nil, tier: tier)
+        let order = OrderRequest(
+            symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
+        func take(_ call: Call, _ share: Limiter.Share, most: Int) async throws -> Int? {
+            let charges = api.charges(for: call)
+            let amounts = charges.flatMap { [$0.cost, $0.burst, $0.perSecond].map { RedisArgument.text("\($0)") } }
+            return try await server.call(
+                "fleet_limit_take", ["gate"] + charges.map(\.name), [.int(most), .text("\(share.rawValue)")] + amounts
+            ).array?.first?.int
+        }
+        #expect(try await take(.submit(order, reference()), .order, most: 1000) ?? 0 > 40)
+        #expect(try await take(.submit(order, reference()), .order, most: 1000) == 0)
+        #expect(try await take(.cancel(reference()), .cancel, most: 1) == 1)
+    }
+
+    @Test("what the exchange may have counted in the window before is not taken for this one's")
+    func correction() async throws {
+        let server = try await FunctionServer(streams: false)
+        // One that began five seconds ago: the first multiple of itself.
+        let window = Int(wallClockMs()) - 5000
+        func correct(_ age: Int) async throws -> Int? {
+            try await server.call("fleet_limit_correct", ["budget"], ["5900", .int(window), "94", .int(age)]).int
+        }
+        #expect(try await correct(FunctionServer.hour) == 0)
+        #expect(try await server.redis("EXISTS", "budget").int == 0)
+        #expect(try await correct(1000) == 1)
+    }
+}
+
 @Suite("Function library: the order journal", .timeLimit(.minutes(1)))
 struct JournalFunctionTests {
     private func note(_ what: String, _ owner: String, _ journal: String, on server: FunctionServer) async throws
