@@ -42,12 +42,18 @@ package struct Kraken: ExchangeAPI {
         func engine(_ order: OrderReference, _ cost: Double, burst: Double) -> Charge {
             Charge("engine-" + order.instrument.id, .account, cost, burst: burst, perSecond: budget.engineDecay)
         }
+        func counter(_ cost: Double) -> Charge {
+            Charge("private", .account, cost, burst: budget.counter - 1, perSecond: budget.decay)
+        }
         return switch call {
         case .time, .instruments, .tickers: [Charge("public", .address, 1, burst: 8, perSecond: 0.98)]
         // Orders take nine tenths of this: room for a cancel is left, which would otherwise wait for ever behind them.
         case .submit(_, let order): [engine(order, 1, burst: (most - cancel) / 0.9)]
         case .cancel(let order): [engine(order, cancel, burst: most)]
-        case .query, .history: [Charge("private", .account, 1, burst: budget.counter - 1, perSecond: budget.decay)]
+        // Without its id an order is asked for in two calls, paid together: one by one, those who have paid for the first
+        // would take from each other what the second costs.
+        case .query(let order): [counter(order.exchangeOrderId == nil ? 2 : 1)]
+        case .history(let order): order.exchangeOrderId == nil ? [] : [counter(1)]
         }
     }
 

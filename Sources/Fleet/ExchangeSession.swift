@@ -18,14 +18,13 @@ package final class ExchangeSession {
     private let events: Events
     /// By `Call.isPrivate`: trading and market data fail apart.
     private var breakers = [true: Breaker(), false: Breaker()]
-    /// What the exchange's clock said, and when by one of ours that nobody sets.
-    private var clock: (theirsMs: Int64, at: ContinuousClock.Instant)?
+    /// What the exchange's clock said, when by one of ours that nobody sets, and until when that may serve.
+    private var clock: (theirsMs: Int64, at: ContinuousClock.Instant, until: ContinuousClock.Instant)?
+    private let clockLoads = SharedLoad()
     private var instruments: [String: Instrument] = [:]
     private var instrumentsLoadedMs: Int64 = 0
     private let noncedCalls = Turnstile()
-    private let instrumentLoads = Turnstile()
-    /// The last failure to load them.
-    private var instrumentsMissed: (error: any Error, at: ContinuousClock.Instant)?
+    private let instrumentLoads = SharedLoad()
 
     package init(
         api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, metrics: LaneMetrics, log: Logger,
@@ -63,23 +62,25 @@ package final class ExchangeSession {
 
     /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.
     private func loadInstruments(for symbol: String) async throws {
-        func isDue() -> Bool {
+        func isLoaded() -> Bool {
             let age = nowMs() - instrumentsLoadedMs
-            return age > 3_600_000 || (instruments[symbol] == nil && age > 60_000)
+            return age <= 3_600_000 && (instruments[symbol] != nil || age <= 60_000)
         }
-        guard isDue() else { return }
-        let asked = ContinuousClock.now
-        await instrumentLoads.enter()
-        defer { instrumentLoads.leave() }
-        if let missed = instrumentsMissed, missed.at > asked { throw missed.error }
-        guard isDue() else { return }
-        do {
+        if isLoaded() { return }
+        try await instrumentLoads.run(unless: isLoaded) {
             guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
             instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
             instrumentsLoadedMs = nowMs()
-        } catch {
-            instrumentsMissed = (error, .now)
-            throw error
+        }
+    }
+
+    /// Whether the list is there and lacks the symbol.
+    package func isUnknown(_ symbol: String) -> Bool { !instruments.isEmpty && instruments[symbol] == nil }
+
+    /// Asks for the exchange's time again when it has served its time, until cancelled: no order waits for that.
+    func keepClock() async {
+        while (try? await LaneActor.sleep(for: .seconds(5))) != nil {
+            if let clock, clock.until < .now { _ = try? await perform(.time, for: nil) }
         }
     }
 
@@ -108,13 +109,12 @@ package final class ExchangeSession {
     private func admitted(
         _ call: Call, _ job: Job?, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void
     ) async throws -> Answer {
-        if call.isPrivate, clock.map({ .now - $0.at > .seconds(300) }) ?? true {
-            do { _ = try await admitted(.time, job, { _ in }) } catch let error {
-                // An older one serves for longer. Whatever became of this request, the one it was made for was not sent.
-                if clock == nil, let error = error as? ExchangeError {
-                    throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
-                }
-                if clock == nil { throw error }
+        if call.isPrivate, clock == nil {
+            do {
+                try await clockLoads.run(unless: { clock != nil }) { _ = try await admitted(.time, job, { _ in }) }
+            } catch let error as ExchangeError {
+                // Whatever became of this request, the one it was made for has not been sent.
+                throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
             }
         }
         // Whoever stands in a long line is better off in the stream: there no worker's death counts against it.
@@ -166,7 +166,11 @@ package final class ExchangeSession {
             await limiter?.correct(api.usage(in: response), api.charges(for: call), after: duration)
             let answer = try api.answer(to: call, response)
             // As if it had been read at this end of its way: a stamp may come too early, by that, and never too late.
-            if case .time(let theirs) = answer { clock = (theirs, .now) }
+            // One that was long on its way serves for want of a better one.
+            let isSlow = duration > .seconds(1)
+            if case .time(let theirs) = answer, !isSlow || clock == nil {
+                clock = (theirs, .now, .now + (isSlow ? .zero : .seconds(300)))
+            }
             isHealthy = duration < .seconds(5)
             metrics.requests["ok"]?.increment()
             return answer
@@ -182,6 +186,7 @@ package final class ExchangeSession {
                 events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
                 await limiter?.close(for: pause)
             }
+            if error.exchangeCode?.hasPrefix("EService:Deadline") == true { clock = nil }
             if error.exchangeCode?.hasPrefix("EOrder:Rate limit") == true, let charge = api.charges(for: call).first {
                 // Others have used up the pair's counter at Kraken, which says so in no other way: no attempt of the job.
                 throw SetAside(.seconds(charge.cost / charge.perSecond))

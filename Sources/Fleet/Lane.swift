@@ -102,6 +102,7 @@ package final class Lane {
             for client in [reading, trading, writing] { group.addTask { await client.run() } }
             for finisher in [finisher, tradeFinisher] { group.addTask { await finisher.run() } }
             group.addTask { await self.tickers.run() }
+            group.addTask { await self.session.keepClock() }
             group.addTask { await self.keepLeases() }
             group.addTask { await self.promote() }
             await withDiscardingTaskGroup { jobs in
@@ -193,12 +194,15 @@ package final class Lane {
         guard job.kind == .submitOrder else { return ended }
         do {
             if case .malformed = job.work {
-                return (try await orders.journals.read(job.id)?.outcome ?? ended.0, nil)
+                let journal = try await orders.journals.read(job.id)
+                // An order of that id is under way: what becomes of it is the answer.
+                if let journal, journal.state == "sending", journal.outcome == nil { throw journal.step }
+                return (journal?.outcome ?? ended.0, nil)
             }
             return (try await orders.journals.end(job.id, ended.0, of: nil), ended.reason)
         } catch let error as RedisError where error.code == .server("WRONGTYPE") {
             let text = "its journal was overwritten, so it may exist: \(error.message)"
-            return (.ended(.unknown, code: "order_unknown", text), "redis")
+            return (.ended(.unknown, code: "order_unknown", text), nil)
         }
     }
 

@@ -22,6 +22,8 @@ package final class Limiter {
     private let nowMs: @Sendable () -> Int64
     private let patience = Duration.seconds(2)
     private var lines: [Ask: Turnstile] = [:]
+    /// Those whose first has to wait for tokens.
+    private var waiting: Set<Ask> = []
     private var closedUntil = ContinuousClock.now
     private var correctedAt: [String: ContinuousClock.Instant] = [:]
 
@@ -43,9 +45,12 @@ package final class Limiter {
         let line = lines[ask] ?? Turnstile()
         lines[ask] = line
         let ahead = Duration.seconds(charges.map { Double(line.waiting) * $0.cost / $0.perSecond }.max() ?? 0)
-        if ahead > patience { throw SetAside(min(ahead, .seconds(30))) }
+        if waiting.contains(ask), ahead > patience { throw SetAside(min(ahead, .seconds(30))) }
         await line.enter()
-        defer { line.leave() }
+        defer {
+            waiting.remove(ask)
+            line.leave()
+        }
         while true {
             if let deadlineMs, nowMs() >= deadlineMs { throw JobExpired() }
             let reply = try await FunctionLibrary.call(
@@ -60,6 +65,7 @@ package final class Limiter {
             if values[2] == 1 { closedUntil = max(closedUntil, .now + wait) }
             if wait > patience { throw SetAside(min(wait, .seconds(30))) }
             if Task.isShuttingDownGracefully { throw CancellationError() }
+            waiting.insert(ask)
             try await LaneActor.sleep(for: min(wait, .milliseconds(100)))
         }
     }

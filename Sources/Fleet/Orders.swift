@@ -129,7 +129,10 @@ package final class Orders {
             return try await reconcile(order, reference, journal, job)
         } catch let pause as SetAside {
             // Not asked yet, or not to be asked again yet: that is no reason to call it unknown.
-            guard journal.outcome != nil else { throw pause }
+            if journal.outcome == nil {
+                if journal.age > patience.unproven { log.warning("order still uncertain", metadata: job.metadata) }
+                throw pause
+            }
         } catch let error as ExchangeError {
             reason = "the exchange could not be asked: \(error)"
             guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
@@ -193,9 +196,9 @@ package final class Orders {
     }
 
     /// The order where the exchange shows it, else nil. - Throws: when it could not be asked.
-    private func find(_ reference: OrderReference) async throws -> Order? {
+    private func find(_ reference: OrderReference, for cancel: Job? = nil) async throws -> Order? {
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
-            if case .order(let order) = try await session.perform(call, for: nil) { return order }
+            if case .order(let order) = try await session.perform(call, for: cancel) { return order }
         }
         return nil
     }
@@ -238,7 +241,8 @@ package final class Orders {
     /// - Throws: `SetAside` while the order's own fate is open; `Refusal`, `JobExpired`, `ExchangeError`: a cancel can
     ///   always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
-        // Before all else: to prevent an order needs nothing of the exchange.
+        // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
+        if session.isUnknown(symbol) { _ = try await session.instrument(symbol) }
         let journal = try await journals.cancel(orderId)
         let reference = try await reference(orderId, symbol)
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
@@ -246,9 +250,19 @@ package final class Orders {
         }
         let answer = try await session.perform(.cancel(reference), for: job)
         if case .order(let order) = answer { return .ok(json(order)) }
+        // What was sent is asked about past the deadline too.
+        let asker = job.deadlineMs == nil ? job : nil
+        var isPrevented = false
+        if journal.state == "canceled", case .absent = answer { isPrevented = true }
         for attempt in 0..<4 {
             if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
-            guard let order = try await find(reference) else { break }
+            // A question that cannot be asked now is not waited for where nothing speaks for an old order.
+            let found: Order?
+            do { found = try await find(reference, for: asker) } catch {
+                if !isPrevented { throw error }
+                found = nil
+            }
+            guard let order = found else { break }
             if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
                 // Its own journal was gone: an old order, which was not prevented at all.
                 _ = try await journals.end(orderId, ended(order), of: "")
@@ -261,7 +275,7 @@ package final class Orders {
                 return .ended(.rejected, code: "order_closed", text, data: json(order))
             }
         }
-        if journal.state == "canceled", case .absent = answer { return .ok(json(reference.order(.canceled))) }
+        if isPrevented { return .ok(json(reference.order(.canceled))) }
         // Its submit ends within minutes; until then there may be something to cancel.
         if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
             throw SetAside(.milliseconds(500))

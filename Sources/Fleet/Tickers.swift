@@ -168,7 +168,7 @@ package final class Tickers {
                 do {
                     let permit = try await session.admitTickers()
                     let left = inTime(half)
-                    for one in half where !left.contains(where: { $0.symbol == one.symbol }) { underWay[one.symbol] = nil }
+                    for symbol in Set(half.map(\.symbol)).subtracting(left.map(\.symbol)) { underWay[symbol] = nil }
                     await request(left, permit)
                 } catch { finish(half, with: .failure(error)) }
             }

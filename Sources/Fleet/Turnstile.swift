@@ -20,3 +20,23 @@ final class Turnstile {
         if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() }
     }
 }
+
+/// Lets those who want the same thing loaded wait for one loading, and share its failure.
+@LaneActor
+final class SharedLoad {
+    private let turnstile = Turnstile()
+    private var missed: (error: any Error, at: ContinuousClock.Instant)?
+
+    /// Loads, unless another did meanwhile. - Throws: what this loading threw, or the one that was waited for.
+    func run(unless isLoaded: () -> Bool, _ load: () async throws -> Void) async throws {
+        let asked = ContinuousClock.now
+        await turnstile.enter()
+        defer { turnstile.leave() }
+        if isLoaded() { return }
+        if let missed, missed.at > asked { throw missed.error }
+        do { try await load() } catch {
+            missed = (error, .now)
+            throw error
+        }
+    }
+}

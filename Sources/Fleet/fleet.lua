@@ -260,7 +260,7 @@ redis.register_function('fleet_replay', function(keys, argv)
   end
   local fields, state = found[2], keys[5] and redis.call('HGET', keys[5], 'state')
   local reason = field(fields, 'fleet_reason') or ''
-  local mayExist = field(fields, 'fleet_kind') == 'submit_order' and (reason == 'unknown' or reason == 'poison')
+  local mayExist = field(fields, 'fleet_kind') == 'submit_order' and ({unknown = 1, poison = 1, redis = 1})[reason]
   if mayExist and not state then
     return redis.error_reply('DUPLICATE the order may exist, and its journal, which would say so, is gone')
   end

@@ -187,13 +187,15 @@ struct FunctionLibraryTests {
         #expect(try await server.redis("ZRANGE", server.keys.delayed, "0", "-1").texts == [foreign])
     }
 
-    @Test("an order that may exist is only replayed where its journal says what became of it")
-    func replayWithoutJournal() async throws {
+    @Test(
+        "an order that may exist is only replayed where its journal says what became of it",
+        arguments: ["unknown", "poison", "redis"])
+    func replayWithoutJournal(_ reason: String) async throws {
         let (server, keys) = (try await FunctionServer(), Keys(.binance))
         let entry = try #require(
             try await server.redis(
                 "XADD", keys.dead, "*", "symbol", "BTC/USDT", "id", "o", "fleet_kind", "submit_order", "fleet_reason",
-                "unknown", "fleet_enqueued_ms", "1"
+                reason, "fleet_enqueued_ms", "1"
             ).text)
         let names = [keys.dead, keys.jobs(.submitOrder), keys.marker("o"), keys.result("o"), keys.order("o")]
         let refusal = await #expect(throws: RedisError.self) {

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Fleet
 
-@Suite("Orders and clocks", .serialized, .timeLimit(.minutes(2)))
+@Suite("Orders and clocks", .serialized, .timeLimit(.minutes(3)))
 struct OrderClockTests {
     @Test("a worker's clock that is set does not move the time after which the exchange refuses an order")
     func clockIsSet() async throws {
@@ -83,6 +83,28 @@ struct OrderClockTests {
         #expect(try await stack.result(.binance, "o", within: .seconds(60))["status"].text == "expired")
         #expect(try await stack.orders(.binance, jobId: "o").isEmpty)
         #expect(try await stack.requests(.binance, "GET /api/v3/order") < 40)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("uncertain orders of a Kraken account with little budget do not keep each other from being asked about")
+    func littleBudget() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        let market = Stack.market("before").merging(["symbol": "BTC/USD"]) { $1 }
+        _ = try await stack.run(.kraken, .submitOrder, market)
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        for id in ["a", "b", "c"] { try await stack.push(.kraken, .submitOrder, market.merging(["id": id]) { $1 }) }
+        for id in ["a", "b", "c"] {
+            try await eventually("its send is uncertain") {
+                try await stack.journal(.kraken, id)["uncertain_ms"] != nil
+            }
+        }
+        try await stack.endFaults()
+        for id in ["a", "b", "c"] {
+            let result = try await stack.result(.kraken, id, within: .seconds(100))
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+            #expect(try await stack.orders(.kraken, jobId: id).count == 1)
+        }
         withExtendedLifetime(worker) {}
     }
 

@@ -185,6 +185,13 @@ struct OrderSafetyTests {
         try await stack.command(["DEL", Stack.key(.binance, "result:m")])
         let again = try await stack.run(.binance, .submitOrder, Stack.resting("m").merging(["amount": "0,001"]) { $1 })
         #expect(again["status"].text == "ok" && again["data"] == first["data"], "\(again)")
+        // While an order is under way, its end is waited for.
+        try await stack.journal(.binance, "w", ["state": "sending", "send_until_ms": "9999999999999", "sends": "1"])
+        try await stack.push(.binance, .submitOrder, ["id": "w", "symbol": "BTC/USDT"])
+        try await eventually("it was put aside") { try await stack.added(.binance, .submitOrder) > 3 }
+        #expect(try await stack.command(["GET", Stack.key(.binance, "result:w")]) == .null)
+        try await stack.journal(.binance, "w", ["state": "accepted", "outcome": #""status":"ok","data":{}"#])
+        #expect(try await stack.result(.binance, "w")["status"].text == "ok")
         let other = try await stack.run(.binance, .submitOrder, ["id": "n", "symbol": "BTC/USDT"])
         #expect(other["status"].text == "rejected" && other["error"]["code"].text == "malformed_job", "\(other)")
         withExtendedLifetime(worker) {}

@@ -109,6 +109,49 @@ struct WaitingOrderTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("a cancel with a symbol that there is not is refused, and prevents nothing")
+    func cancelOfNoMarket() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        let cancel = try await stack.run(
+            .binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDTX", "order_id": "o"])
+        #expect(cancel["error"]["code"].text == "unknown_symbol", "\(cancel)")
+        let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(order["data"]["status"].text == "filled", "\(order)")
+        withExtendedLifetime(worker) {}
+    }
+
+    /// Of the simulator's key, as a worker names it.
+    private var spentCounter: RedisArgument {
+        let account = Signing.hex(Signing.sha256("sim-kraken-key".utf8).prefix(6))
+        return Stack.key(.kraken, "limit:private:\(account)")
+    }
+
+    @Test("a cancel that prevented its order ends without a question that would have to wait")
+    func cancelWithoutQuestion() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        try await stack.command(["SET", spentCounter, .text("\(wallClockMs() + 600_000)")])
+        let cancel = try await stack.run(.kraken, .cancelOrder, ["id": "c", "symbol": "BTC/USD", "order_id": "o"])
+        #expect(cancel["status"].text == "ok" && cancel["data"]["status"].text == "canceled", "\(cancel)")
+        #expect(try await stack.requests(.kraken, "CancelOrder") == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("cancels that come together go out while there is room for them, and none is put aside")
+    func cancelsTogether() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        for index in 0..<5 {
+            try await stack.push(
+                .kraken, .cancelOrder, ["id": "c-\(index)", "symbol": "BTC/USD", "order_id": "o-\(index)"])
+        }
+        for index in 0..<5 { #expect(try await stack.result(.kraken, "c-\(index)")["status"].text == "ok") }
+        #expect(try await stack.added(.kraken, .cancelOrder) == 5)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a key that the exchange repeats in its refusal is in no result and no log")
     func repeatedKey() async throws {
         let stack = try await Stack()
