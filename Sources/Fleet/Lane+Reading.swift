@@ -192,6 +192,11 @@ extension Lane {
                 }
             }
         }
+        // Redis 7.0 knows a consumer only once it has got a job; who looks at the fleet wants to see all of it.
+        _ = await writing.pipeline(
+            configuration.kinds.map {
+                ["XGROUP", "CREATECONSUMER", .text(keys.jobs($0)), .text(Keys.group), .text(consumer)]
+            })
         hasGroups = true
     }
 }
