@@ -86,7 +86,7 @@ extension Lane {
         let (names, limit) = (Kind.allCases.map { RedisArgument.text($0.rawValue) }, 100)
         while !Task.isCancelled, !Task.isShuttingDownGracefully {
             await events.flush(to: writing)
-            var wait = Duration.milliseconds(85)
+            var wait = Duration.milliseconds(90)
             if hasGroups,
                 let reply = try? await FunctionLibrary.call(
                     "fleet_promote", [keys.delayed] + Kind.allCases.map(keys.jobs),
