@@ -2,7 +2,7 @@
 """Drives an unmodified ccxt (sync) against a running exchange-simulator, on all three exchanges.
 
 usage: python3 Tests/ccxt_check.py http://127.0.0.1:8900      (needs `pip install ccxt`; a freshly started simulator)
-One line a check, then `N passed, M failed`; exit code 1 when one failed. Only URLs, keys and ccxt's own options are set.
+One line a check, then `N passed, M failed`; exit code 1 when one failed. Only URLs and keys are set.
 """
 import base64
 import json
@@ -32,11 +32,7 @@ def client(name, **extra):
     secret = f"sim-{name}-secret"
     if name == "kraken":
         secret = base64.b64encode(secret.encode()).decode()
-    # Spot only: no other markets, no lists of currencies, no question about the kind of account.
-    options = {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False,
-               "enableUnifiedMargin": False, "enableUnifiedAccount": True}
-    exchange = getattr(ccxt, name)({"apiKey": f"sim-{name}-key", "secret": secret, "options": options, **extra})
-    exchange.has["fetchCurrencies"] = False
+    exchange = getattr(ccxt, name)({"apiKey": f"sim-{name}-key", "secret": secret, **extra})
     exchange.urls["api"] = redirect(exchange.urls["api"])
     exchange.urls["hostname"] = exchange.hostname = BASE.split("://", 1)[1]
     return exchange
@@ -78,7 +74,7 @@ def ticker(exchange, symbol, tick):
 
 
 def tickers(exchange, symbols):
-    few, every = exchange.fetch_tickers(symbols), exchange.fetch_tickers()
+    few, every = exchange.fetch_tickers(symbols), exchange.fetch_tickers(None, {"type": "spot"})
     same(sorted(few), sorted(symbols), "symbols of the few")
     assert set(symbols) <= set(every) and len(every) >= 7, list(every)
     return f"{len(few)} and {len(every)}"
@@ -99,6 +95,13 @@ def order_checks(name, exchange, symbol, reuse):
         same(seen["status"], "closed", "status"), same(seen["filled"], 0.01, "filled"), same(seen["side"], "buy", "side")
         assert abs(seen["average"] / exchange.fetch_ticker(symbol)["last"] - 1) < 0.02, f"average {seen['average']}"
         return f"filled at {seen['average']}"
+
+    def for_cost():
+        order = exchange.create_market_buy_order_with_cost(symbol, 500)
+        seen = exchange.fetch_order(order["id"], symbol, query)
+        same(seen["status"], "closed", "status")
+        assert 499 < seen["filled"] * seen["average"] <= 500, f"{seen['filled']} at {seen['average']}"
+        return f"{seen['filled']} for {seen['cost']}"
 
     def resting():
         placed["id"] = limit({field: mine})["id"]
@@ -134,6 +137,7 @@ def order_checks(name, exchange, symbol, reuse):
 
     duplicate = {"binance": "Duplicate order sent.", "bybit": "170141", "kraken": "cl_ord_id not unique"}[name]
     check(f"{name} market order fills", market)
+    check(f"{name} market order for a cost", for_cost)
     check(f"{name} limit order rests", resting)
     check(f"{name} query by client id", by_client_id)
     check(f"{name} open orders", opened)

@@ -95,8 +95,7 @@ package struct Binance: ExchangeAPI {
         let answer: Answer? =
             switch call {
             case .time: body["serverTime"].unixMs.map(Answer.time)
-            case .instruments:
-                body["symbols"].list.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
+            case .instruments: .markets(body["symbols"].list?.compactMap(instrument))
             case .tickers(let instruments):
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
@@ -128,7 +127,8 @@ package struct Binance: ExchangeAPI {
         // Overloaded (-1008): documented neither as placed nor as not.
         let exchangeCode = code == 0 ? "\(response.status)" : "\(code)"
         throw ExchangeError(
-            verdict, answered: message, exchangeCode, response, retryAfter: silence, isUncertain: code == -1008)
+            verdict, answered: message, exchangeCode, response, retryAfter: silence, isUncertain: code == -1008,
+            isNoMarket: code == -1121)
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ receivedMs: Int64) -> Ticker? {

@@ -104,7 +104,7 @@ package struct Bybit: ExchangeAPI {
         let answer: Answer? =
             switch call {
             case .time: body["time"].unixMs.map(Answer.time)
-            case .instruments: rows.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
+            case .instruments: .markets(rows?.compactMap(instrument))
             case .tickers(let instruments):
                 rows.map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, body["time"].unixMs, response.receivedMs) })
@@ -132,9 +132,10 @@ package struct Bybit: ExchangeAPI {
             }
         let reset = JSON(response.headers["x-bapi-limit-reset-timestamp"]).unixMs
         let wait = reset.flatMap { reset in body["time"].unixMs.map { min(max(0, reset - $0), 60_000) } } ?? 1000
+        let text = body["retMsg"].text ?? ""
         return ExchangeError(
-            verdict, answered: body["retMsg"].text ?? "", "\(code)", response,
-            retryAfter: verdict == .wait ? .milliseconds(wait) : nil)
+            verdict, answered: text, "\(code)", response, retryAfter: verdict == .wait ? .milliseconds(wait) : nil,
+            isNoMarket: [10029, 170121].contains(code) || text.hasPrefix("Not supported symbol"))
     }
 
     private func ticker(_ row: JSON, _ symbol: String, _ exchangeMs: Int64?, _ receivedMs: Int64) -> Ticker? {

@@ -28,7 +28,8 @@ package enum Verdict: String, Sendable, CaseIterable {
 /// A request that did not end well.
 package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let verdict: Verdict
-    /// A stable word for programs: `rate_limited`, `exchange_refused`, `exchange_unavailable`, `malformed_answer` …
+    /// A stable word for programs: `rate_limited`, `exchange_refused`, `unknown_symbol`, `exchange_unavailable`,
+    /// `malformed_answer` …
     package let code: String
     package private(set) var message: String
     /// The exchange's own code or text, e.g. `-1121`.
@@ -48,10 +49,11 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         mayHaveExecuted = verdict == .unknown || verdict == .dup || isUncertain
     }
 
-    /// An error that the exchange answered with, in its own words. `retryAfter` holds where the answer names no time.
+    /// An error that the exchange answered with, in its own words. `retryAfter` holds where the answer names no time;
+    /// `isNoMarket`: it says that it has no such market.
     init(
         _ verdict: Verdict, answered text: String, _ exchangeCode: String, _ response: HTTPResponse,
-        retryAfter: Duration? = nil, isUncertain: Bool = false
+        retryAfter: Duration? = nil, isUncertain: Bool = false, isNoMarket: Bool = false
     ) {
         let codes: [Verdict: String] = [
             .wait: "rate_limited", .resync: "clock_or_nonce", .unknown: "exchange_unavailable",
@@ -61,7 +63,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap { 0...259_200 ~= $0 ? $0 : nil }
         let pause: Duration? = response.status == 429 ? .seconds(10) : nil
         self.init(
-            verdict, code: codes[verdict] ?? "", String(text.prefix(500)),
+            verdict, code: isNoMarket ? "unknown_symbol" : codes[verdict] ?? "", String(text.prefix(500)),
             exchangeCode: String(exchangeCode.prefix(100)),
             retryAfter: seconds.map { .seconds($0) } ?? retryAfter ?? pause,
             isUncertain: isUncertain || response.status >= 500)

@@ -29,6 +29,11 @@ package enum Answer: Sendable {
     case accepted(exchangeOrderId: String?)
     /// There is no such order, or none that could be cancelled.
     case absent
+
+    /// A market list; one without any market that could be understood is no answer.
+    static func markets(_ list: [Instrument]?) -> Answer? {
+        list.flatMap { $0.isEmpty ? nil : .instruments($0) }
+    }
 }
 
 /// When and as what a private request is made.

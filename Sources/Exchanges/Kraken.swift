@@ -128,7 +128,7 @@ package struct Kraken: ExchangeAPI {
         let answer: Answer? =
             switch call {
             case .time: result["unixtime"].secondsAsMs.map(Answer.time)
-            case .instruments: result.members.flatMap { $0.isEmpty ? nil : .instruments($0.compactMap(instrument)) }
+            case .instruments: .markets(result.members?.compactMap(instrument))
             case .tickers(let instruments):
                 result.members.map { rows in
                     .tickers(instruments.compactMap { ticker(rows[$0.id], $0.symbol, response.receivedMs) })
@@ -168,7 +168,8 @@ package struct Kraken: ExchangeAPI {
         }
         return ExchangeError(
             verdict, answered: error, error, response, retryAfter: wait,
-            isUncertain: error.hasPrefix("EService:Deadline elapsed"))
+            isUncertain: error.hasPrefix("EService:Deadline elapsed"),
+            isNoMarket: error.hasPrefix("EQuery:Unknown asset pair"))
     }
 
     /// Kraken's `open` is today's at midnight UTC, the other figures cover 24 hours: no change in percent is given.

@@ -138,13 +138,20 @@ private struct Source {
     /// `X`, or the text of the file that `X_FILE` names.
     mutating func secret(_ name: String) -> String? {
         text(name)
-            ?? read(name + "_FILE", nil, "a file that can be read") { path in
-                (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines)
+            ?? read(name + "_FILE", nil, "a file that can be read and is not empty") { path in
+                let text = try? String(contentsOfFile: path, encoding: .utf8)
+                return text.map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.flatMap { $0.isEmpty ? nil : $0 }
             }
     }
 
     mutating func redisURL() -> RedisURL? {
-        do throws(RedisError) { return try RedisURL(text("REDIS_URL") ?? "redis://127.0.0.1:6379") } catch {
+        do throws(RedisError) {
+            let url = try RedisURL(text("REDIS_URL") ?? "redis://127.0.0.1:6379")
+            if let file = url.caFile, !FileManager.default.isReadableFile(atPath: file) {
+                fault("REDIS_URL: ca_file", file, "a file that can be read")
+            }
+            return url
+        } catch {
             faults.append(error.message)
             return nil
         }
@@ -168,6 +175,9 @@ private struct Source {
         }
         let (key, secret) = (secret(name + "_KEY"), secret(name + "_SECRET"))
         if (key == nil) != (secret == nil) { faults.append("\(name)_KEY and \(name)_SECRET: expected both or neither") }
+        if exchange == .kraken, let secret, Data(base64Encoded: secret) == nil {
+            faults.append("KRAKEN_SECRET: expected base64, as Kraken shows it")
+        }
         let given = key.flatMap { key in secret.map { Credentials(key: key, secret: $0) } }
         return (withoutEnd(url), given ?? (mode == .simulated ? .simulated(exchange) : nil))
     }

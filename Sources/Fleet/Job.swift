@@ -42,9 +42,10 @@ package final class Job: Sendable {
         replyTo = reader.text("reply_to", "a key under \(Keys(exchange).replyPrefix)") { text in
             text.hasPrefix(Keys(exchange).replyPrefix) && text.utf8.count <= 200
         }
-        traceparent = reader.text("traceparent", "a W3C trace context") { text in
-            text.utf8.count <= 100
-                && text.utf8.allSatisfy { (48...57).contains($0) || (97...102).contains($0) || $0 == 45 }
+        traceparent = reader.text("traceparent", "a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>") { text in
+            let parts = text.split(separator: "-", omittingEmptySubsequences: false).map(\.utf8)
+            return parts.prefix(4).map(\.count) == [2, 32, 16, 2] && text.utf8.count <= 100
+                && parts.joined().allSatisfy { (48...57).contains($0) || (97...102).contains($0) }
         }
         attempt = Int(reader.number("fleet_attempt", 1...1_000_000) ?? 1)
         // A job that went back to its stream keeps the time of its first entry.
@@ -124,10 +125,11 @@ private struct FieldReader {
 
     mutating func work(_ kind: Kind) -> Job.Work? {
         if kind == .refreshCache {
-            let list = text("symbols", "symbols BASE/QUOTE, comma separated") { text in
-                text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { isSymbol(String($0)) }
+            let names = { (text: String) in
+                text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
             }
-            return .refreshCache(symbols: list?.split(separator: ",").map(String.init) ?? [])
+            let list = text("symbols", "symbols BASE/QUOTE, comma separated") { names($0).allSatisfy(isSymbol) }
+            return .refreshCache(symbols: list.map(names) ?? [])
         }
         let symbol = required("symbol", "BASE/QUOTE such as BTC/USDT", isSymbol)
         if kind == .fetchTicker {
@@ -141,13 +143,14 @@ private struct FieldReader {
         let isPositive = { (text: String) in Decimal(wire: text).map { $0 > 0 } ?? false }
         guard let side: Side = choice("side"), let type: OrderType = choice("type") else { return nil }
         let amount = required("amount", plain, isPositive)
-        if type == .market {
-            for name: StaticString in ["price", "time_in_force"] {
-                if let value = text(name, "") { fail(name, "'\(value)'", "none on a market order") }
-            }
-        }
         let price = type == .limit ? required("price", plain, isPositive) : nil
         guard let timeInForce = choice("time_in_force", TimeInForce.gtc) else { return nil }
+        if type == .market {
+            if let value = text("price", "") { fail("price", "'\(value)'", "none on a market order") }
+            if [.fok, .po].contains(timeInForce) {
+                fail("time_in_force", "'\(timeInForce.rawValue)'", "GTC, IOC or none on a market order")
+            }
+        }
         return .submitOrder(
             OrderRequest(symbol: symbol, side: side, type: type, amount: amount, price: price, timeInForce: timeInForce)
         )

@@ -68,19 +68,27 @@ final class Journals {
         return reply.array?.isEmpty == true ? nil : try Journal(reply)
     }
 
-    /// Prevents an order that was not sent. - Returns: what stands.
-    func cancel(_ id: String) async throws(RedisError) -> Journal {
-        try Journal(try await call("fleet_journal_cancel", id, [.int(ttl)], more: [keys.marker(id)]))
+    /// Prevents an order that was not sent. - Returns: what stands. - Throws: `RedisError`; `Refusal` where the order
+    ///   was sent for another symbol.
+    func cancel(_ id: String, _ symbol: String) async throws -> Journal {
+        do throws(RedisError) {
+            let arguments: [RedisArgument] = [.int(ttl), .text(symbol)]
+            return try Journal(try await call("fleet_journal_cancel", id, arguments, more: [keys.marker(id)]))
+        } catch {
+            guard error.code == .server("SYMBOL") else { throw error }
+            let sent = error.message.drop { $0 != " " }.dropFirst()
+            throw Refusal(code: "order_symbol", "symbol: '\(symbol)'; expected \(sent), which the order is for")
+        }
     }
 
     func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
 
     /// Opens the journal for a request of that time, unix milliseconds by the exchange's clock.
     /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
-    func begin(_ job: Job, stampMs: Int64) async throws {
+    func begin(_ job: Job, _ symbol: String, stampMs: Int64) async throws {
         let arguments: [RedisArgument] = [
             .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(ttl),
-            .text(Kind.submitOrder.rawValue), .int(Int(stampMs)),
+            .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(symbol),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
         switch standing.first?.text {

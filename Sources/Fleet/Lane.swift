@@ -19,7 +19,7 @@ package final class Lane {
     let reading, trading, writing: RedisClient
     var isConnected: Bool { reading.isConnected && trading.isConnected && writing.isConnected }
     let session: ExchangeSession
-    private let tickers: Tickers
+    let tickers: Tickers
     private let limiter: Limiter
     private let orders: Orders
     private lazy var finisher = finisher(over: writing)

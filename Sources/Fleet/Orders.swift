@@ -95,7 +95,7 @@ package final class Orders {
         do {
             answer = try await session.perform(.submit(order, reference), for: job) { [self] stampMs in
                 isOpen = true
-                do { try await journals.begin(job, stampMs: stampMs) } catch let standing as SetAside {
+                do { try await journals.begin(job, order.symbol, stampMs: stampMs) } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }
@@ -135,10 +135,11 @@ package final class Orders {
             }
         } catch let error as ExchangeError {
             reason = "the exchange could not be asked: \(error)"
-            guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
         } catch let error as Refusal {
+            // A market that is not in the list now may be there again soon.
             reason = error.message
         }
+        guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
         return try await unknown(order, journal, job, reason)
     }
 
@@ -180,18 +181,19 @@ package final class Orders {
         await journals.note("absent", job)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
-            return try await absent(job, .ended(.expired, code: "deadline", "the order was not placed in time"))
+            let text = "the order was not placed in time"
+            return try await absent(order, job, .ended(.expired, code: "deadline", text))
         }
         if journal.sends >= job.maxAttempts {
             return try await absent(
-                job, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
+                order, job, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
         }
         return try await send(order, reference, job)
     }
 
     /// Ends an order that was never placed; the journal says whether that is certain.
-    private func absent(_ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await journals.begin(job, stampMs: 0)
+    private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
+        try await journals.begin(job, order.symbol, stampMs: 0)
         return try await journals.end(job.id, outcome, of: journals.owner(job))
     }
 
@@ -243,7 +245,7 @@ package final class Orders {
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
         // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
         if session.isUnknown(symbol) { _ = try await session.instrument(symbol) }
-        let journal = try await journals.cancel(orderId)
+        let journal = try await journals.cancel(orderId, symbol)
         let reference = try await reference(orderId, symbol)
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")

@@ -42,8 +42,10 @@ package final class Tickers {
     private var wanted: [Wanted] = []
     /// The markets that a request is under way for, and who joined it since.
     private var underWay: [String: [Waiter]] = [:]
-    private let asked = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    private let queued = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var isStopped = false
+    /// The symbols that jobs asked for since that was last written to Redis.
+    private var asked: Set<String> = []
 
     package init(session: ExchangeSession, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64) {
         (self.session, self.redis, self.ttl, self.nowMs) = (session, redis, ttl, nowMs)
@@ -56,6 +58,7 @@ package final class Tickers {
         guard maxAgeMs > 0, let found = memory.get(symbol, at: now), now - found.receivedMs <= maxAgeMs else {
             return nil
         }
+        asked.insert(symbol)
         return found
     }
 
@@ -73,14 +76,14 @@ package final class Tickers {
             } else {
                 wanted.append(Wanted(symbol: symbol, waiters: [waiter]))
             }
-            asked.continuation.yield()
+            queued.continuation.yield()
         }
     }
 
     /// Serves those who ask, until cancelled. One request at a time waits for its admission; many are under way.
     package func run() async {
         await withDiscardingTaskGroup { requests in
-            for await _ in asked.stream {
+            for await _ in queued.stream {
                 while !wanted.isEmpty, !Task.isCancelled {
                     do {
                         // Redis first: it needs no admission, and serves while the exchange is away.
@@ -126,6 +129,7 @@ package final class Tickers {
             remember(symbol, found)
             for waiter in wanted[index].waiters where age <= waiter.maxAgeMs && waiter.maxAgeMs > 0 {
                 waiter.continuation.resume(returning: (found, .l2))
+                asked.insert(symbol)
             }
             wanted[index].waiters.removeAll { age <= $0.maxAgeMs && $0.maxAgeMs > 0 }
         }
@@ -173,7 +177,7 @@ package final class Tickers {
                 } catch { finish(half, with: .failure(error)) }
             }
         } catch {
-            if (error as? ExchangeError)?.verdict == .permanent, let one = batch.first { session.forget(one.symbol) }
+            if (error as? ExchangeError)?.code == "unknown_symbol", let one = batch.first { session.forget(one.symbol) }
             finish(batch, with: .failure(error))
         }
     }
@@ -183,9 +187,10 @@ package final class Tickers {
         for one in batch {
             let symbol = one.symbol
             let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
+            if found[symbol] != nil { asked.insert(symbol) }
             finish([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
         }
-        await share(found, asked: true)
+        await share(found)
     }
 
     private func end(_ all: some Sequence<Wanted>, with result: Result<Found, any Error>) {
@@ -206,9 +211,10 @@ package final class Tickers {
     package func refresh(_ symbols: [String], for job: Job) async throws -> (refreshed: Int, failed: [String: String]) {
         var symbols = symbols
         if symbols.isEmpty {
-            let asked = RedisArgument.text(keys.asked)
+            await noteAsked()
+            let key = RedisArgument.text(keys.asked)
             let replies = await redis.pipeline([
-                ["ZREMRANGEBYSCORE", asked, "-inf", .int(Int(nowMs()) - 600_000)], ["ZRANGE", asked, -500, -1],
+                ["ZREMRANGEBYSCORE", key, "-inf", .int(Int(nowMs()) - 600_000)], ["ZRANGE", key, -500, -1],
             ])
             symbols = try replies[1].get().array?.compactMap(\.text) ?? []
         }
@@ -232,7 +238,7 @@ package final class Tickers {
                     failed[symbol] = "the exchange gave no ticker"
                 }
                 count += found.count
-                await share(found, asked: false)
+                await share(found)
             } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
                 batches += [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)]
             } catch let error as ExchangeError where error.verdict == .permanent {
@@ -249,20 +255,23 @@ package final class Tickers {
         return cached
     }
 
-    /// Writes tickers to Redis, and with `asked` that a job asked for them. What cannot be written still serves here.
-    private func share(_ tickers: [String: Cached], asked: Bool) async {
+    /// Writes tickers to Redis, and which were asked for. What cannot be written still serves here.
+    private func share(_ tickers: [String: Cached]) async {
         guard !tickers.isEmpty else { return }
         let list = Array(tickers)
-        var commands = [
-            FunctionLibrary.command(
-                "fleet_cache_put", list.map { keys.cache($0.key) },
-                [.int(ttl)] + list.flatMap { [.int(Int($0.value.receivedMs)), .text($0.value.json)] })
-        ]
-        if asked {
-            commands += list.map { ["ZADD", .text(keys.asked), .int(Int($0.value.receivedMs)), .text($0.key)] }
-            commands.append(["EXPIRE", .text(keys.asked), 600])
-        }
-        _ = await redis.pipeline(commands)
+        let put = FunctionLibrary.command(
+            "fleet_cache_put", list.map { keys.cache($0.key) },
+            [.int(ttl)] + list.flatMap { [.int(Int($0.value.receivedMs)), .text($0.value.json)] })
+        _ = await redis.pipeline([put] + takeAsked())
+    }
+
+    /// Writes which symbols jobs have asked for, those that memory could answer too: what a refresh is to keep warm.
+    func noteAsked() async { _ = await redis.pipeline(takeAsked()) }
+
+    private func takeAsked() -> [RedisCommand] {
+        guard !asked.isEmpty, redis.isConnected else { return [] }
+        let scores = exchange(&asked, with: []).flatMap { [RedisArgument.int(Int(nowMs())), .text($0)] }
+        return [RedisCommand(["ZADD", .text(keys.asked)] + scores), ["EXPIRE", .text(keys.asked), 600]]
     }
 
     private func remember(_ symbol: String, _ cached: Cached) {

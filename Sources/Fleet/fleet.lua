@@ -77,7 +77,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 5 end}
+  callback = function() return 6 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -355,7 +355,7 @@ end}
 -- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
---       5 the request's time by the exchange's clock, 0: there will be none
+--       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
@@ -373,6 +373,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   redis.call('HSETNX', keys[1], 'begun_ms', time)
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
+  if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6]) end
   redis.call('HDEL', keys[1], 'uncertain_ms')
   -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
   if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
@@ -404,10 +405,12 @@ end}
 
 -- Prevents an order that was not sent, and one that was from being sent again.
 -- KEYS: 1 journal  2 marker of the order's job  ARGV: 1 seconds to keep the journal of an order that is prevented, beyond
---   the time for which its job may be delayed
+--   the time for which its job may be delayed  2 the symbol it is canceled by
 -- Returns: {'canceled', '', …} prevented · {state, outcome JSON or '', …} of what stands
+-- Errors: SYMBOL (the order was sent for another, which is named)
 redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
+  if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
   if not j.outcome then
     redis.call('HSET', keys[1], 'cancel_ms', now())
     if not j.state or j.state == 'released' then

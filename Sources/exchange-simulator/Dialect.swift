@@ -64,8 +64,10 @@ extension Dialect {
         let name = venue.name
         let items =
             switch endpoint.action {
-            case .time: [""]
-            case .instruments: try venue.named(call).map { venue.markets[$0].entry }
+            case .time, .fixed: [""]
+            // Of other categories than spot there are none.
+            case .instruments:
+                call["category"] ?? "spot" == "spot" ? try venue.named(call).map { venue.markets[$0].entry } : []
             case .tickers: try venue.named(call).map(venue.ticker)
             case .place: [venue.text(try venue.place(try order(call)), "\(name).place")]
             case .cancel: [venue.text(try venue.cancel(call), "\(name).cancel")]
@@ -76,16 +78,21 @@ extension Dialect {
             "now": "\(venue.now)", "seconds": "\(venue.now / 1000)", "count": "\(items.count)",
             "items": items.joined(separator: ","), "first": items.first ?? "",
         ]
-        return render("\(name):\(endpoint.action)", variant: call[venue.speech.symbol] == nil ? "" : "one", values)
+        let variant = call[venue.speech.symbol] == nil ? "" : "one", path = call.path.split(separator: "/").last ?? ""
+        return render("\(name):\(endpoint.action)", variant: endpoint.action == .fixed ? "\(path)" : variant, values)
     }
     /// The order that a call asks for whose words were checked.
     private func order(_ call: Call) throws -> Order {
         let speech = venue.speech, type = call[speech.type] ?? "", isMarket = type.lowercased() == "market"
         func number(_ field: String) -> Decimal { Decimal(wire: call[field] ?? "") ?? 0 }
+        let market = try venue.market(call[speech.symbol]), side = call[speech.side] ?? ""
+        let isInQuote = isMarket && call.fits(speech.inQuote.fields, speech.inQuote.pattern)
         return Order(
             id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
-            side: call[speech.side] ?? "", type: type, lifetime: call[speech.lifetime] ?? "GTC",
-            market: try venue.market(call[speech.symbol]), accepted: venue.now, amount: number(speech.amount),
+            side: side, type: type, lifetime: call[speech.lifetime] ?? "GTC", market: market, accepted: venue.now,
+            amount: isInQuote
+                ? venue.markets[market].amount(of: number(speech.quoteAmount), buys: side.lowercased() == "buy")
+                : number(speech.amount),
             price: isMarket ? nil : number(speech.price),
             isPostOnly: call.fits(speech.postOnly.fields, speech.postOnly.pattern), updated: venue.now)
     }

@@ -20,7 +20,7 @@ struct Kraken: Dialect {
         let tier = Kraken.tier
         var (pair, cost) = (call["pair"] ?? "", 1.0)
         switch endpoint.action {
-        case .time, .instruments, .tickers:
+        case .time, .instruments, .tickers, .fixed:
             // Assumed: about one a second is known to be safe, a burst of 15 is not documented.
             return try charge("public \(call.address)", 1, limit: 15, decay: 1, or: "public")
         case .query, .open, .history: return try charge("private", 1, limit: tier.most, decay: tier.decay, or: "429")

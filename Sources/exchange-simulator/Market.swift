@@ -45,6 +45,14 @@ struct Market {
     /// The price at which an order would match now.
     func touch(buys: Bool) -> Decimal { price(buys ? ask : bid) }
 
+    /// What an amount of the quote currency is worth now, in whole steps.
+    func amount(of quote: Decimal, buys: Bool) -> Decimal {
+        let step = rules["step"] ?? 1
+        var (steps, whole) = (quote / touch(buys: buys) / step, Decimal())
+        NSDecimalRound(&whole, &steps, 0, .down)
+        return whole * step
+    }
+
     /// Walks `count` steps of 100 ms, each at most 0.01 %, turning back at half and twice the start price.
     mutating func walk(_ count: Int) {
         for _ in 0..<count {

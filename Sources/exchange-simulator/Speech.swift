@@ -3,7 +3,9 @@ import Foundation
 /// What a request asks for.
 enum Action: String, Decodable {
     case time, instruments, tickers, place, cancel, query, open, history
-    var isPublic: Bool { [.time, .instruments, .tickers].contains(self) }
+    /// Always the same: what clients ask for that has nothing to do with trading here.
+    case fixed
+    var isPublic: Bool { [.time, .instruments, .tickers, .fixed].contains(self) }
 }
 
 /// What fields of a request must look like: their names, the pattern of their values joined by spaces, the refusal.
@@ -33,8 +35,9 @@ struct Speech: Decodable {
     /// Names of fields: of a new order, then of an order's two ids and of several symbols.
     let symbol, side, type, amount, price, lifetime, client, orderID, orderClient: String
     let several: String?
-    /// What makes an order post-only.
-    let postOnly: Check
+    /// What makes an order post-only, and what makes its amount one of the quote currency, which stands in a field then.
+    let postOnly, inQuote: Check
+    let quoteAmount: String
     /// Whether unknown orders and post-only orders that would match are refused; whether client ids may come again.
     let refusesUnknown, refusesTakers, reusesClients: Bool
     /// Format of an order's id; JSON of a client id that was not given; credentials when the environment has none.
