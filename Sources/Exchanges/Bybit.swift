@@ -6,7 +6,7 @@ package struct Bybit: ExchangeAPI {
     package let keepsHistoryApart = true
     /// One or all of them in one request, at one price; what was not asked for is dropped.
     package let tickersAtOnce = 1000
-    private let baseURL: String
+    package let baseURL: String
     package let credentials: Credentials?
     private let receiveWindowMs = 5000
     /// The processing is asynchronous, of unstated length: as Binance's.
@@ -81,12 +81,16 @@ package struct Bybit: ExchangeAPI {
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+        var isSubmit = false
+        if case .submit = call { isSubmit = true }
         guard response.status == 200 else {
             let verdict: Verdict =
                 switch response.status {
-                case 403, 429: .wait
+                case 403, 418, 429: .wait
                 case 401: .auth
-                case 400..<500: .permanent
+                case 400, 404: .permanent
+                // The word of something on the way, which may have passed the order on.
+                case 400..<500: isSubmit ? .unknown : .permanent
                 default: .unknown
                 }
             // 403 is the limit of the address: Bybit wants ten minutes of silence.
@@ -98,7 +102,7 @@ package struct Bybit: ExchangeAPI {
         guard let code = body["retCode"].int else { throw .malformed(response) }
         if code != 0 {
             if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
-            throw refusal(code, body, response)
+            throw refusal(code, body, response, isSubmit)
         }
         let rows = body["result"]["list"].list
         let answer: Answer? =
@@ -120,7 +124,9 @@ package struct Bybit: ExchangeAPI {
         return answer
     }
 
-    private func refusal(_ code: Int64, _ body: JSON, _ response: HTTPResponse) -> ExchangeError {
+    private func refusal(
+        _ code: Int64, _ body: JSON, _ response: HTTPResponse, _ isSubmit: Bool
+    ) -> ExchangeError {
         let verdict: Verdict =
             switch code {
             case 10006, 10018, 429, 170222, 170005: .wait
@@ -128,7 +134,9 @@ package struct Bybit: ExchangeAPI {
             case 10000, 10016, 170007, 170146, 170147, 170001, 170032, 170149, 170234: .unknown
             case 170141, 110072, 10014, 12141, 30001: .dup
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
-            default: .permanent
+            // Those of orders and of parameters; what others mean for an order nobody says.
+            case 10001, 10029, 110_000..<111_000, 170_000..<171_000: .permanent
+            default: isSubmit ? .unknown : .permanent
             }
         let reset = JSON(response.headers["x-bapi-limit-reset-timestamp"]).unixMs
         let wait = reset.flatMap { reset in body["time"].unixMs.map { min(max(0, reset - $0), 60_000) } } ?? 1000

@@ -61,7 +61,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         ]
         // Three days are the longest ban there is; what is beyond is no number of seconds.
         let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap { 0...259_200 ~= $0 ? $0 : nil }
-        let pause: Duration? = response.status == 429 ? .seconds(10) : nil
+        let pause: Duration? = [403, 418, 429].contains(response.status) ? .seconds(10) : nil
         self.init(
             verdict, code: isNoMarket ? "unknown_symbol" : codes[verdict] ?? "", String(text.prefix(500)),
             exchangeCode: String(exchangeCode.prefix(100)),

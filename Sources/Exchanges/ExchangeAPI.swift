@@ -72,6 +72,7 @@ package struct Usage: Sendable {
 /// One exchange as pure functions: a call becomes a request, an answer becomes a value. No state, no clock, no socket.
 package protocol ExchangeAPI: Sendable {
     var exchange: Exchange { get }
+    var baseURL: String { get }
     var credentials: Credentials? { get }
     /// Whether ended orders are only found with `Call.history`.
     var keepsHistoryApart: Bool { get }

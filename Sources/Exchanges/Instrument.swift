@@ -1,7 +1,7 @@
 package import Foundation
 
 /// A market of one exchange and the rules its orders obey.
-package struct Instrument: Sendable {
+package struct Instrument: Sendable, Codable {
     /// Unified, e.g. `BTC/USDT`.
     package let symbol: String
     /// The exchange's own name, e.g. `BTCUSDT` or `XXBTZUSD`.

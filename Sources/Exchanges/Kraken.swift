@@ -10,7 +10,7 @@ package struct Kraken: ExchangeAPI {
     /// The private counter and the engine's, one a pair: most and decay a second, as documented. Public calls are about
     /// one a second an address, by third parties' word.
     private let budget: (counter: Double, decay: Double, engine: Double, engineDecay: Double)
-    private let baseURL: String
+    package let baseURL: String
     package let credentials: Credentials?
     /// After its deadline the engine refuses an order; Kraken takes 2…60 s from now.
     private let deadlineMs: Int64 = 10_000
@@ -37,8 +37,11 @@ package struct Kraken: ExchangeAPI {
     }
 
     package func charges(for call: Call) -> [Charge] {
-        // What the cancel of an order younger than five seconds costs.
+        // What the cancel of an order younger than five seconds costs; less of an older one.
         let (cancel, most) = (8.0, budget.engine - 2)
+        let costs: KeyValuePairs<Duration, Double> = [
+            .seconds(5): cancel, .seconds(10): 6, .seconds(15): 5, .seconds(45): 4, .seconds(90): 2,
+        ]
         func engine(_ order: OrderReference, _ cost: Double, burst: Double) -> Charge {
             Charge("engine-" + order.instrument.id, .account, cost, burst: burst, perSecond: budget.engineDecay)
         }
@@ -49,7 +52,8 @@ package struct Kraken: ExchangeAPI {
         case .time, .instruments, .tickers: [Charge("public", .address, 1, burst: 8, perSecond: 0.98)]
         // Orders take nine tenths of this: room for a cancel is left, which would otherwise wait for ever behind them.
         case .submit(_, let order): [engine(order, 1, burst: (most - cancel) / 0.9)]
-        case .cancel(let order): [engine(order, cancel, burst: most)]
+        case .cancel(let order):
+            [engine(order, costs.first { order.age ?? .zero < $0.key }?.value ?? 1, burst: most)]
         // Without its id an order is asked for in two calls, paid together: one by one, those who have paid for the first
         // would take from each other what the second costs.
         case .query(let order): [counter(order.exchangeOrderId == nil ? 2 : 1)]
@@ -112,7 +116,7 @@ package struct Kraken: ExchangeAPI {
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
         guard response.status == 200 else {
-            let verdict: Verdict = response.status == 429 ? .wait : .unknown
+            let verdict: Verdict = [403, 418, 429].contains(response.status) ? .wait : .unknown
             // Any other status than 200 leaves open what became of an order.
             throw ExchangeError(
                 verdict, answered: "HTTP \(response.status)", "\(response.status)", response, isUncertain: true)
@@ -148,18 +152,18 @@ package struct Kraken: ExchangeAPI {
             "EAPI:Rate limit": .wait, "EOrder:Rate limit": .wait, "EOrder:Domain rate limit": .wait,
             "EService:Throttled": .wait, "EService: Throttled": .wait, "EService:Market in": .wait,
             "EAuth:Rate limit": .wait, "EAuth:Too many requests": .wait, "EGeneral:Too many requests": .wait,
-            "EGeneral:Temporary lockout": .wait, "EService:Unavailable": .unknown, "EService:Busy": .unknown,
-            "EService:Timeout": .unknown, "EGeneral:Internal error": .unknown, "EDatabase:Internal": .unknown,
-            "EAPI:Invalid key": .auth, "EAPI:Invalid signature": .auth, "EGeneral:Permission denied": .auth,
-            "EAuth:": .auth, "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
+            "EGeneral:Temporary lockout": .wait, "EService:Deadline": .permanent, "EService:": .unknown,
+            "EGeneral:Internal error": .unknown, "EDatabase:": .unknown, "EAPI:Invalid key": .auth,
+            "EAPI:Invalid signature": .auth, "EGeneral:Permission denied": .auth, "EAuth:": .auth,
+            "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
             "EGeneral:Invalid arguments:cl_ord_id not unique": .dup,
         ]
         let verdict = verdicts.first { error.hasPrefix($0.key) }?.value ?? .permanent
         // Unstated: a lockout is a quarter of an hour by third parties' word; the counter of a key is emptied in part.
-        let silences: KeyValuePairs<String, Duration> = [
-            "EGeneral:Temporary lockout": .seconds(900), "EAPI:Rate limit": .seconds(5),
-        ]
-        var wait = silences.first { error.hasPrefix($0.key) }?.value
+        // What concerns a pair alone says nothing of how long.
+        let isOfPair = error.hasPrefix("EOrder:") || error.hasPrefix("EService:Market in")
+        var wait: Duration? = verdict == .wait && !isOfPair ? .seconds(5) : nil
+        if error.hasPrefix("EGeneral:Temporary lockout") { wait = .seconds(900) }
         // `EService: Throttled: 1700000005` names the second from which requests are taken again.
         if verdict == .wait, let end = error.split(separator: ":").last?.trimmingCharacters(in: .whitespaces),
             let until = JSON(end).secondsAsMs

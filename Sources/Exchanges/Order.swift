@@ -30,6 +30,14 @@ package struct OrderRequest: Sendable {
     }
 }
 
+extension OrderRequest {
+    /// Whether an order that was found can be this one, as far as the exchange says what it is.
+    package func matches(_ order: Order) -> Bool {
+        let asked = Decimal(wire: amount), found = order.amount.flatMap(Decimal.init(wire:))
+        return order.side ?? side == side && found ?? asked == asked
+    }
+}
+
 /// What an exchange says of an order, in the contract's words. Times are unix milliseconds.
 package struct Order: Sendable, Codable, Equatable {
     package var clientOrderId: String
@@ -47,6 +55,8 @@ package struct OrderReference: Sendable {
     package let clientOrderId: String
     package let instrument: Instrument
     package var exchangeOrderId: String?
+    /// Since when it has been with the exchange at least; nil: not known.
+    package var age: Duration?
 
     package init(_ clientOrderId: String, _ instrument: Instrument) {
         (self.clientOrderId, self.instrument) = (clientOrderId, instrument)

@@ -1,7 +1,8 @@
 package import Exchanges
+internal import Foundation
 package import Logging
 internal import Metrics
-internal import Redis
+package import Redis
 internal import ServiceLifecycle
 
 /// One exchange as a lane sees it: every request passes breaker and limiter, is stamped with the exchange's clock or a
@@ -12,6 +13,8 @@ package final class ExchangeSession {
     private let http: HTTPClient
     private let nowMs: @Sendable () -> Int64
     private let nextNonce: @LaneActor () async throws(ExchangeError) -> UInt64
+    private let redis: RedisClient
+    private let marketsKey: String
     private let metrics: LaneMetrics
     private let log: Logger
     private let limiter: Limiter?
@@ -27,12 +30,15 @@ package final class ExchangeSession {
     private let instrumentLoads = SharedLoad()
 
     package init(
-        api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, metrics: LaneMetrics, log: Logger,
-        nowMs: @escaping @Sendable () -> Int64, nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64
+        api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, redis: RedisClient, keys: Keys,
+        metrics: LaneMetrics, log: Logger, nowMs: @escaping @Sendable () -> Int64,
+        nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64
     ) {
         (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
         (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
-        (self.limiter, self.events) = (limiter, events)
+        (self.limiter, self.events, self.redis) = (limiter, events, redis)
+        // A simulator's markets are not those of the exchange.
+        marketsKey = keys.markets(Signing.hex(Signing.sha256(api.baseURL.utf8).prefix(6)))
     }
 
     /// Unix milliseconds by the exchange's clock; by ours where no private call was made yet.
@@ -45,8 +51,8 @@ package final class ExchangeSession {
         (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed ?? false)
     }
 
-    /// The market of a unified symbol. The list is fetched at first use and again when it is an hour old or lacks the
-    /// symbol, at most once a minute; while it cannot be had, an older one serves.
+    /// The market of a unified symbol. The list is taken from another worker or fetched, at first use and again when it is
+    /// an hour old or lacks the symbol, at most once a minute; while it cannot be had, an older one serves.
     /// - Throws: `Refusal` when the exchange has no such market.
     package func instrument(_ symbol: String) async throws -> Instrument {
         do { try await loadInstruments(for: symbol) } catch {
@@ -68,9 +74,30 @@ package final class ExchangeSession {
         }
         if isLoaded() { return }
         try await instrumentLoads.run(unless: isLoaded) {
+            // `<loaded, unix ms> <JSON>`
+            let shared = await redis.pipeline([["GET", .text(marketsKey)]])[0].text?.split(separator: " ", maxSplits: 1)
+            if let shared, shared.count == 2, let loadedMs = Int64(shared[0]), loadedMs > instrumentsLoadedMs,
+                let list = try? JSONDecoder().decode([Instrument].self, from: Data(shared[1].utf8))
+            {
+                take(list, loadedMs)
+                if isLoaded() { return }
+            }
             guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
-            instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-            instrumentsLoadedMs = nowMs()
+            take(list, nowMs())
+            let text = "\(instrumentsLoadedMs) \(String(decoding: try JSONEncoder().encode(list), as: UTF8.self))"
+            _ = await redis.pipeline([["SET", .text(marketsKey), .text(text), "EX", 86_400]])
+        }
+    }
+
+    private func take(_ list: [Instrument], _ loadedMs: Int64) {
+        instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
+        instrumentsLoadedMs = loadedMs
+    }
+
+    /// Shows which breakers stop calls: one that has cooled down waits for somebody to call.
+    func tellBreakers() {
+        for (trading, breaker) in breakers {
+            metrics.breakers[trading]?.record(breaker.isStopping(at: .now) ? 1 : 0)
         }
     }
 
@@ -109,9 +136,14 @@ package final class ExchangeSession {
     private func admitted(
         _ call: Call, _ job: Job?, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void
     ) async throws -> Answer {
+        var isOrder = false
+        if case .submit = call { isOrder = true }
         if call.isPrivate, clock == nil {
             do {
                 try await clockLoads.run(unless: { clock != nil }) { _ = try await admitted(.time, job, { _ in }) }
+            } catch let error where !isOrder && (error is ExchangeError || error is SetAside) {
+                // Only an order needs to be sure of the time: a cancel goes by our clock while theirs cannot be had.
+                log.debug("exchange's time not known", metadata: ["error": "\(error)"])
             } catch let error as ExchangeError {
                 // Whatever became of this request, the one it was made for has not been sent.
                 throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
@@ -125,18 +157,22 @@ package final class ExchangeSession {
         var isHealthy: Bool?
         defer { report(isHealthy, call, permit) }
         guard api.exchange == .kraken, call.isPrivate else {
-            return try await sent(call, job, nonce: 0, beforeSend, &isHealthy)
+            return try await sent(call, job, permit, nonce: 0, beforeSend, &isHealthy)
         }
         // Nonces must arrive in order, and requests overtake each other: one nonced call at a time. A late one of
         // another worker is refused as an invalid nonce, not executed, and sent again with a new one.
-        await noncedCalls.enter()
+        await noncedCalls.enter(first: share == .cancel)
         defer { noncedCalls.leave() }
-        if limiter?.isClosed == true {
-            // A ban came while it stood in line.
+        let nonce: UInt64
+        do {
+            // A ban may have come while it stood in line.
+            if limiter?.isClosed == true { throw SetAside(.seconds(1)) }
+            nonce = try await nextNonce()
+        } catch {
             await limiter?.giveBack(api.charges(for: call))
-            throw SetAside(.seconds(1))
+            throw error
         }
-        return try await sent(call, job, nonce: try await nextNonce(), beforeSend, &isHealthy)
+        return try await sent(call, job, permit, nonce: nonce, beforeSend, &isHealthy)
     }
 
     private func share(of call: Call, _ job: Job?) -> Limiter.Share {
@@ -149,15 +185,23 @@ package final class ExchangeSession {
     }
 
     private func sent(
-        _ call: Call, _ job: Job?, nonce: UInt64, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void,
-        _ isHealthy: inout Bool?
+        _ call: Call, _ job: Job?, _ permit: Breaker.Permit, nonce: UInt64,
+        _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void, _ isHealthy: inout Bool?
     ) async throws -> Answer {
-        if let deadline = job?.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-        // Stamped before the journal is opened: however long this process is stopped after that, an exchange that
-        // might take the order for absent by then refuses a request with this time.
-        let stamp = Stamp(timestampMs: exchangeNowMs, nonce: nonce)
-        let request = try api.request(call, stamp)
-        try await beforeSend(stamp.timestampMs)
+        let request: HTTPRequest
+        do {
+            func checkDeadline() throws { if let end = job?.deadlineMs, nowMs() >= end { throw JobExpired() } }
+            try checkDeadline()
+            // Stamped before the journal is opened: however long this process is stopped after that, an exchange that
+            // might take the order for absent by then refuses a request with this time.
+            let stamp = Stamp(timestampMs: exchangeNowMs, nonce: nonce)
+            request = try api.request(call, stamp)
+            try await beforeSend(stamp.timestampMs)
+            try checkDeadline()
+        } catch {
+            await limiter?.giveBack(api.charges(for: call))
+            throw error
+        }
         let start = ContinuousClock.now
         do {
             let response = try await http.send(request)
@@ -178,21 +222,33 @@ package final class ExchangeSession {
             isHealthy = error.cause == .cancelled ? nil : false
             metrics.requests["no_answer"]?.increment()
             let verdict: Verdict = error.cause == .notSent ? .wait : .unknown
+            if isHealthy == false, let pause = ofProbe(call, permit) { throw pause }
             throw ExchangeError(verdict, code: "exchange_unreachable", error.description)
         } catch let error as ExchangeError {
-            isHealthy = !error.mayHaveExecuted || error.verdict == .dup
+            let isRefusal = error.verdict == .wait && !error.mayHaveExecuted
+            isHealthy = isRefusal ? nil : !error.mayHaveExecuted || error.verdict == .dup
             metrics.requests[error.verdict.rawValue]?.increment()
             if error.verdict == .wait, let pause = error.retryAfter {
-                events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
-                await limiter?.close(for: pause)
+                if limiter?.isClosed != true {
+                    events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
+                }
+                await limiter?.close(for: pause, ofAccount: call.isPrivate)
             }
             if error.exchangeCode?.hasPrefix("EService:Deadline") == true { clock = nil }
             if error.exchangeCode?.hasPrefix("EOrder:Rate limit") == true, let charge = api.charges(for: call).first {
                 // Others have used up the pair's counter at Kraken, which says so in no other way: no attempt of the job.
                 throw SetAside(.seconds(charge.cost / charge.perSecond))
             }
+            if isHealthy == false, let pause = ofProbe(call, permit) { throw pause }
             throw error.hiding(api.credentials)
         }
+    }
+
+    /// What a job ends its turn with when the call it made was the probe of an exchange that is not back: it is no
+    /// attempt of the job. Of an order it has to be known what became of it.
+    private func ofProbe(_ call: Call, _ permit: Breaker.Permit) -> SetAside? {
+        if case .submit = call { return nil }
+        return permit.isProbe ? SetAside(.seconds(5)) : nil
     }
 
     /// Waits for the limiter; what would wait for long, or for the breaker, is set aside.
@@ -203,7 +259,11 @@ package final class ExchangeSession {
             _ = breakers[call.isPrivate]?.record(success: nil, permit, at: .now, wait: .seconds(1))
             throw SetAside(.seconds(1))
         }
-        do { try await limiter?.take(api.charges(for: call), share, deadlineMs: job?.deadlineMs) } catch {
+        if permit.isProbe { events.tell("breaker", "\(call.isPrivate ? "trading" : "market") half-open") }
+        do {
+            try await limiter?.take(
+                api.charges(for: call), share, ofAccount: call.isPrivate, deadlineMs: job?.deadlineMs)
+        } catch {
             report(nil, call, permit)
             throw error
         }
@@ -220,7 +280,7 @@ package final class ExchangeSession {
         defer { report(isHealthy, call, permit) }
         if instruments.isEmpty { await limiter?.giveBack(api.charges(for: call)) }
         guard !instruments.isEmpty,
-            case .tickers(let tickers) = try await sent(call, nil, nonce: 0, { _ in }, &isHealthy)
+            case .tickers(let tickers) = try await sent(call, nil, permit, nonce: 0, { _ in }, &isHealthy)
         else { return [] }
         return tickers
     }
@@ -236,7 +296,7 @@ package final class ExchangeSession {
     private func report(_ isHealthy: Bool?, _ call: Call, _ permit: Breaker.Permit) {
         if permit.isProbe { Task { await limiter?.endProbe(trading: call.isPrivate, failed: isHealthy == false) } }
         guard let state = breakers[call.isPrivate]?.record(success: isHealthy, permit, at: .now) else { return }
-        metrics.breakers[call.isPrivate]?.record(state == .closed ? 0 : 1)
+        tellBreakers()
         events.tell("breaker", "\(call.isPrivate ? "trading" : "market") \(state)")
     }
 }

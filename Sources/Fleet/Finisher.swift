@@ -121,11 +121,14 @@ package final class Finisher {
         guard !entries.isEmpty else { return [] }
         var commands: [RedisCommand] = [["MULTI"]]
         commands.reserveCapacity(entries.count + 8)
-        var (ids, markers): ([Kind: [String]], [String]) = ([:], [])
+        var (ids, markers, places): ([Kind: [String]], [String], [RedisArgument]) = ([:], [], [])
         for entry in entries {
             let job = entry.job
             ids[job.kind, default: []].append(job.entryId)
-            if job.id != job.entryId { markers.append(keys.marker(job.id)) }
+            if job.id != job.entryId {
+                markers.append(keys.marker(job.id))
+                places.append(.text("\(keys.jobs(job.kind)) \(job.entryId)"))
+            }
             guard case .finished(let result, let ttl) = entry.ending, ttl > 0 else { continue }
             commands.append(["SET", .text(keys.result(job.id)), .text(result), "EX", .int(ttl)])
         }
@@ -133,7 +136,7 @@ package final class Finisher {
             let stream = RedisArgument.text(keys.jobs(kind))
             commands += [["XACK", stream, .text(Keys.group)] + ids, ["XDEL", stream] + ids]
         }
-        if !markers.isEmpty { commands.append(["DEL"] + markers) }
+        if !markers.isEmpty { commands.append(FunctionLibrary.command("fleet_unmark", markers, places)) }
         return commands + [["EXEC"]]
     }
 

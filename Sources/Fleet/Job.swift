@@ -29,6 +29,8 @@ package final class Job: Sendable {
     /// In seconds.
     package let resultTTL: Int?
     package let enqueuedMs: Int64
+    /// Whether this is its first entry, and it was not delivered before.
+    let isFirst: Bool
 
     /// Reads a stream entry. Never fails: what is wrong becomes `Work.malformed`.
     package init(exchange: Exchange, kind: Kind, entryId: String, fields: [RedisValue], deliveries: Int = 1) {
@@ -49,9 +51,9 @@ package final class Job: Sendable {
         }
         attempt = Int(reader.number("fleet_attempt", 1...1_000_000) ?? 1)
         // A job that went back to its stream keeps the time of its first entry.
-        enqueuedMs =
-            reader.number("fleet_enqueued_ms", 0...Int64.max) ?? Int64(
-                Substring(entryId.utf8.prefix { $0 != UInt8(ascii: "-") })) ?? 0
+        let firstMs = reader.number("fleet_enqueued_ms", 0...Int64.max)
+        isFirst = firstMs == nil && deliveries == 1
+        enqueuedMs = firstMs ?? Int64(Substring(entryId.utf8.prefix { $0 != UInt8(ascii: "-") })) ?? 0
         if kind == .submitOrder, own == nil { reader.fail("id", "missing", jobIdForm) }
         // A function of Redis handles some thousand arguments: a job with more could not be moved whole.
         // The ten are those that a job gets on its way.
@@ -126,7 +128,9 @@ private struct FieldReader {
     mutating func work(_ kind: Kind) -> Job.Work? {
         if kind == .refreshCache {
             let names = { (text: String) in
-                text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+                text.split(separator: ",", omittingEmptySubsequences: false).map {
+                    $0.trimmingCharacters(in: .whitespaces)
+                }
             }
             let list = text("symbols", "symbols BASE/QUOTE, comma separated") { names($0).allSatisfy(isSymbol) }
             return .refreshCache(symbols: list.map(names) ?? [])

@@ -15,29 +15,35 @@ struct Journal {
     var (sends, absences) = (1, 0)
     /// The last request's time, unix milliseconds by the exchange's clock; 0: not known.
     var stampMs: Int64 = 0
+    /// Since when no question about it has been answered.
+    var unaskedFor = Duration.zero
+    /// When it was first sent, unix milliseconds; 0: not known.
+    var begunMs: Int64 = 0
+    /// What it was sent or canceled for; empty: not known.
+    var symbol = ""
 
     /// A quarter of the time so far, from a quarter of a second to ten.
     var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(10))) }
 
     /// One just opened.
-    init(owner: String, mayAppearFor: Duration) {
+    init(owner: String, mayAppearFor: Duration, begunMs: Int64) {
         (state, outcome, self.owner) = ("sending", nil, owner)
-        self.mayAppearFor = mayAppearFor
+        (self.mayAppearFor, self.begunMs) = (mayAppearFor, begunMs)
     }
 
     init(_ reply: RedisValue) throws(RedisError) {
-        guard let values = reply.array, values.count >= 4, let state = values[0].text else {
+        guard let values = reply.array, values.count >= 13, let state = values[0].text else {
             throw RedisError(.malformedReply, "an order's journal was expected")
         }
+        let numbers = values.map { Int64($0.int ?? 0) }
         self.state = state
         outcome = values[1].text.flatMap(Outcome.written)
         owner = values[2].text ?? ""
         exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
-        guard values.count >= 9 else { return }
-        mayAppearFor = .milliseconds(values[4].int ?? 0)
-        age = .milliseconds(values[5].int ?? 0)
-        (sends, absences) = (values[7].int ?? 1, values[8].int ?? 0)
-        stampMs = Int64(values.count > 9 ? values[9].int ?? 0 : 0)
+        (mayAppearFor, age) = (.milliseconds(numbers[4]), .milliseconds(numbers[5]))
+        (sends, absences) = (Int(numbers[7]), Int(numbers[8]))
+        (stampMs, unaskedFor, begunMs) = (numbers[9], .milliseconds(numbers[10]), numbers[11])
+        symbol = values[12].text ?? ""
     }
 }
 
@@ -87,7 +93,7 @@ final class Journals {
     /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
     func begin(_ job: Job, _ symbol: String, stampMs: Int64) async throws {
         let arguments: [RedisArgument] = [
-            .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(ttl),
+            .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(life(job)),
             .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(symbol),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
@@ -99,20 +105,24 @@ final class Journals {
     }
 
     /// What cannot be noted now is found out by the next delivery.
-    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
-        _ = try? await call(
-            "fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
+    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "", sends: Int = 0) async {
+        let arguments: [RedisArgument] = [.text(what), .text(owner(job)), .text(exchangeOrderId), .int(sends)]
+        _ = try? await call("fleet_journal_note", job.id, arguments)
     }
 
-    /// Writes how the order ended: of the send that `owner` began, or with nil where no send is under way.
+    /// Seconds to keep the journal of an order that has ended: no shorter than its result.
+    private func life(_ job: Job) -> Int { max(ttl, job.resultTTL ?? 0) }
+
+    /// Writes how the order of `job`, or of another `id`, ended: of the send that `owner` began, or with nil where no send
+    /// is under way.
     /// - Returns: what stands. - Throws: `RedisError`, `SetAside` while another send is under way; the next delivery
     ///   asks again.
-    func end(_ id: String, _ outcome: Outcome, of owner: String?) async throws -> Outcome {
+    func end(_ job: Job, id: String? = nil, _ outcome: Outcome, of owner: String?) async throws -> Outcome {
         let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
         let arguments: [RedisArgument] = [
-            .text(state), .text(outcome.json), .int(ttl), owner == nil ? "1" : "", .text(owner ?? ""),
+            .text(state), .text(outcome.json), .int(life(job)), owner == nil ? "1" : "", .text(owner ?? ""),
         ]
-        let reply = try await call("fleet_journal_end", id, arguments)
+        let reply = try await call("fleet_journal_end", id ?? job.id, arguments)
         guard reply.text?.isEmpty == false else { throw SetAside(.milliseconds(500)) }
         return reply.text.flatMap(Outcome.written) ?? outcome
     }

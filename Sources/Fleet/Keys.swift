@@ -25,6 +25,10 @@ package struct Keys: Sendable {
     package var nonce: String { prefix + "nonce" }
     /// Where the job of an id is, for jobs that came in by `fleet_enqueue`.
     package func marker(_ id: String) -> String { markerPrefix + id }
+    /// The journals of orders that ended unknown and that nobody has settled: a set.
+    package var unsettled: String { prefix + "unsettled" }
+    /// The exchange's markets as a worker loaded them from an address.
+    func markets(_ address: String) -> String { prefix + "markets:" + address }
     /// What happened to the lane: breakers, gate, pauses. A stream of about a thousand entries.
     package var events: String { prefix + "events" }
     /// The kinds a person has stopped: a set.
@@ -32,9 +36,9 @@ package struct Keys: Sendable {
     /// When the next retry may come: of tickers and refreshes, and of orders and cancels, which do not wait for those.
     package var retries: String { prefix + "limit:retries" }
     package var tradingRetries: String { prefix + "limit:retries-trading" }
-    /// A budget of an address group or an account, and the gate of an address group.
+    /// A budget and the gate of an address group or an account.
     package func limit(_ name: String, _ owner: String) -> String { prefix + "limit:" + name + ":" + owner }
-    package func gate(_ egress: String) -> String { limit("gate", egress) }
+    package func gate(_ owner: String) -> String { limit("gate", owner) }
     /// There while a worker of an address group finds out whether the exchange is back, and for a while when it is not.
     package func probe(_ egress: String, trading: Bool) -> String { limit(trading ? "probe-trading" : "probe", egress) }
     package func reply(_ id: String) -> String { replyPrefix + id }

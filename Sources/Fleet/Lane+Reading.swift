@@ -21,9 +21,11 @@ extension Lane {
             measuredAt = .now
             let lengths = await writing.pipeline(
                 configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] }
-                    + [["ZCARD", .text(keys.delayed)], ["XLEN", .text(keys.dead)]])
+                    + [
+                        ["ZCARD", .text(keys.delayed)], ["XLEN", .text(keys.dead)], ["SCARD", .text(keys.unsettled)],
+                    ])
             for (kind, reply) in zip(configuration.kinds, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
-            for (gauge, reply) in zip([metrics.delayed, metrics.dead], lengths.suffix(2)) {
+            for (gauge, reply) in zip([metrics.delayed, metrics.dead, metrics.unsettled], lengths.suffix(3)) {
                 gauge.record(reply.int ?? 0)
             }
         }

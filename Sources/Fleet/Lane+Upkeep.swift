@@ -8,7 +8,12 @@ extension Lane {
     /// The heartbeat, until cancelled: also while the worker drains.
     func keepLeases() async {
         var beats = 0
+        var trouble: String?
         while !Task.isCancelled {
+            metrics.ready.record(isReady ? 1 : 0)
+            session.tellBreakers()
+            // While it drains, this is the loop that shows it is alive.
+            if Task.isShuttingDownGracefully { turnedAt = .now }
             if writing.isConnected {
                 do throws(RedisError) {
                     // Also while there is nothing to read with: what is in hand runs on.
@@ -23,8 +28,10 @@ extension Lane {
                         _ = await writing.pipeline(configuration.kinds.map { read([$0], "\(UInt64.max)-0", count: 1) })
                         for kind in configuration.kinds { await retire(kind, "") }
                     }
+                    trouble = nil
                 } catch {
-                    log.info("no heartbeat", metadata: ["error": "\(error)"])
+                    if trouble != error.message { log.info("no heartbeat", metadata: ["error": "\(error)"]) }
+                    trouble = error.message
                 }
                 beats += 1
             }

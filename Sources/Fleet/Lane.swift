@@ -48,7 +48,7 @@ package final class Lane {
     var claimCursors: [Kind: String] = [:]
     var measuredAt: ContinuousClock.Instant?
     /// When the loop last turned: the lane's sign of life.
-    package private(set) var turnedAt = ContinuousClock.now
+    package internal(set) var turnedAt = ContinuousClock.now
     package var isReady: Bool { isConnected && hasGroups }
 
     package init(
@@ -83,7 +83,7 @@ package final class Lane {
         limiter = Limiter(redis: trading, keys: keys, egress: configuration.egress, account: account, nowMs: nowMs)
         session = ExchangeSession(
             api: api, http: http, limiter: configuration.usesLimits ? limiter : nil, events: events,
-            metrics: metrics, log: log, nowMs: nowMs
+            redis: trading, keys: keys, metrics: metrics, log: log, nowMs: nowMs
         ) { [trading] () async throws(ExchangeError) in
             let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: trading)
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
@@ -132,9 +132,9 @@ package final class Lane {
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
         running += 1
         let startedMs = nowMs()
-        // Read while somebody paused it: it goes back, and what waits with it is not read.
-        if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
-        metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs))
+        // Read while somebody paused it: it goes back, and what waits with it is not read. An order may have been sent.
+        if paused.contains(job.kind), job.kind != .submitOrder { return delay(job, Lease.heartbeat, .setAside) }
+        if job.isFirst { metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs)) }
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
             let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
@@ -199,7 +199,7 @@ package final class Lane {
                 if let journal, journal.state == "sending", journal.outcome == nil { throw journal.step }
                 return (journal?.outcome ?? ended.0, nil)
             }
-            return (try await orders.journals.end(job.id, ended.0, of: nil), ended.reason)
+            return (try await orders.journals.end(job, ended.0, of: nil), ended.reason)
         } catch let error as RedisError where error.code == .server("WRONGTYPE") {
             let text = "its journal was overwritten, so it may exist: \(error.message)"
             return (.ended(.unknown, code: "order_unknown", text), nil)
@@ -221,7 +221,9 @@ package final class Lane {
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
             return .ok(#"{"refreshed":\#(refreshed),"failed":{\#(reasons.joined(separator: ","))}}"#)
-        case .submitOrder(let order): return try await orders.submit(order, job, volatility: volatility)
+        case .submitOrder(let order):
+            return try await orders.submit(
+                order, job, volatility: volatility, isPaused: paused.contains(.submitOrder))
         case .cancelOrder(let orderId, let symbol): return try await orders.cancel(orderId, symbol, job)
         }
     }

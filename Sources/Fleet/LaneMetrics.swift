@@ -22,8 +22,10 @@ package struct LaneMetrics: Sendable {
         "fleet_jobs_dead": "Jobs in the dead stream; every replica tells the same.",
         "fleet_jobs_delayed": "Jobs that are not due yet; every replica tells the same.",
         "fleet_jobs_in_hand": "Jobs this worker has read and not taken off their stream yet.",
+        "fleet_lane_ready": "1 while the lane can work: connected, its groups there.",
+        "fleet_orders_unsettled": "Orders of unknown outcome that nobody has settled; every replica tells the same.",
         "fleet_jobs_total": "Finished jobs by outcome.",
-        "fleet_queue_wait_seconds": "From a job's first entry to the beginning of its execution.",
+        "fleet_queue_wait_seconds": "From a job's first entry to the beginning of its first execution.",
         "fleet_redis_connection_losses_total": "Connections to Redis that broke or could not be made.",
         "fleet_stream_length": "Entries of a job stream, waiting or running; every replica tells the same.",
         "fleet_ticker_answers_total": "Tickers by where they came from: memory, Redis or the exchange.",
@@ -32,7 +34,7 @@ package struct LaneMetrics: Sendable {
     let inHand: Gauge
     let redisLosses: Counter
     let moves: [Move: Counter]
-    let delayed, dead: Gauge
+    let delayed, dead, unsettled, ready: Gauge
     let requestDuration: Metrics.Timer
     let jobs: [Kind: [Outcome.Status: Counter]]
     let durations, waits: [Kind: Metrics.Timer]
@@ -59,6 +61,8 @@ package struct LaneMetrics: Sendable {
         }
         delayed = Gauge(label: "fleet_jobs_delayed", dimensions: [label])
         dead = Gauge(label: "fleet_jobs_dead", dimensions: [label])
+        unsettled = Gauge(label: "fleet_orders_unsettled", dimensions: [label])
+        ready = Gauge(label: "fleet_lane_ready", dimensions: [label])
         requestDuration = Timer(label: "fleet_exchange_request_duration_seconds", dimensions: [label])
         durations = timers("fleet_job_duration_seconds")
         waits = timers("fleet_queue_wait_seconds")
@@ -80,6 +84,6 @@ package struct LaneMetrics: Sendable {
         breakers = table([true, false]) {
             Gauge(label: "fleet_breaker_open", dimensions: [label, ("class", $0 ? "trading" : "market")])
         }
-        for gauge in [inHand, delayed, dead] + breakers.values { gauge.record(0) }
+        for gauge in [inHand, delayed, dead, unsettled, ready] + breakers.values { gauge.record(0) }
     }
 }

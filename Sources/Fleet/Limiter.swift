@@ -22,6 +22,8 @@ package final class Limiter {
     private let nowMs: @Sendable () -> Int64
     private let patience = Duration.seconds(2)
     private var lines: [Ask: Turnstile] = [:]
+    /// Tokens that the first of a line took for those behind it.
+    private var taken: [Ask: Int] = [:]
     /// Those whose first has to wait for tokens.
     private var waiting: Set<Ask> = []
     private var closedUntil = ContinuousClock.now
@@ -40,7 +42,7 @@ package final class Limiter {
 
     /// Returns when the call may be made. - Throws: `SetAside`, `JobExpired`, `RedisError`, and in a stopping worker
     /// `CancellationError` instead of a wait.
-    package func take(_ charges: [Charge], _ share: Share, deadlineMs: Int64?) async throws {
+    package func take(_ charges: [Charge], _ share: Share, ofAccount: Bool, deadlineMs: Int64?) async throws {
         let ask = Ask(charges: charges, share: share)
         let line = lines[ask] ?? Turnstile()
         lines[ask] = line
@@ -52,14 +54,23 @@ package final class Limiter {
             line.leave()
         }
         while true {
-            if let deadlineMs, nowMs() >= deadlineMs { throw JobExpired() }
+            if let deadlineMs, nowMs() >= deadlineMs {
+                if line.waiting == 0 { await giveBack(charges, taken.removeValue(forKey: ask) ?? 0) }
+                throw JobExpired()
+            }
+            if let left = taken[ask], !isClosed {
+                taken[ask] = left > 1 ? left - 1 : nil
+                return
+            }
+            await giveBack(charges, taken.removeValue(forKey: ask) ?? 0)
             let reply = try await FunctionLibrary.call(
-                "fleet_limit_take", [keys.gate(egress)] + charges.map(key),
-                [1, .text("\(share.rawValue)")]
+                "fleet_limit_take", [keys.gate(egress)] + charges.map(key) + (ofAccount ? [keys.gate(account)] : []),
+                [.int(1 + min(line.waiting, 20)), .text("\(share.rawValue)")]
                     + charges.flatMap { [$0.cost, $0.burst, $0.perSecond].map { .text("\($0)") } }, on: redis)
             guard let values = reply.array?.compactMap(\.int), values.count == 3 else {
                 throw RedisError(.malformedReply, "fleet_limit_take: three numbers were expected")
             }
+            if values[0] > 1 { taken[ask] = values[0] - 1 }
             if values[0] > 0 { return }
             let wait = Duration.milliseconds(values[1])
             if values[2] == 1 { closedUntil = max(closedUntil, .now + wait) }
@@ -70,11 +81,12 @@ package final class Limiter {
         }
     }
 
-    /// Gives back what was taken for a call that was not made.
-    package func giveBack(_ charges: [Charge]) async {
+    /// Gives back what was taken for calls that were not made.
+    package func giveBack(_ charges: [Charge], _ calls: Int = 1) async {
+        guard calls > 0, !charges.isEmpty else { return }
         _ = try? await FunctionLibrary.call(
             "fleet_limit_give", charges.map(key),
-            [1] + charges.flatMap { [.text("\($0.cost)"), .text("\($0.perSecond)")] }, on: redis)
+            [.int(calls)] + charges.flatMap { [.text("\($0.cost)"), .text("\($0.perSecond)")] }, on: redis)
     }
 
     /// Whether this worker may find out if the exchange is back: one of the fleet at a time, and after a failure none for
@@ -90,11 +102,12 @@ package final class Limiter {
         _ = await redis.pipeline([failed ? ["PEXPIRE", key, 5000] : ["DEL", key]])
     }
 
-    /// Stops all calls of the fleet behind this address.
-    package func close(for duration: Duration) async {
+    /// Stops all calls of the fleet behind this address, and with `ofAccount` those with this key behind any.
+    package func close(for duration: Duration, ofAccount: Bool) async {
         closedUntil = max(closedUntil, .now + duration)
         let ms = max(1, Int(duration / .milliseconds(1)))
-        _ = try? await FunctionLibrary.call("fleet_limit_close", [keys.gate(egress)], [.int(ms)], on: redis)
+        let gates = [keys.gate(egress)] + (ofAccount ? [keys.gate(account)] : [])
+        _ = try? await FunctionLibrary.call("fleet_limit_close", gates, [.int(ms)], on: redis)
     }
 
     /// Takes up what the exchange says was used: by others too, who are not of this fleet. Once a second is enough: the

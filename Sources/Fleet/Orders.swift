@@ -18,7 +18,7 @@ package final class Orders {
     private let configuration: Configuration
     private let log: Logger
     private let nowMs: @Sendable () -> Int64
-    /// How long an order that can neither be found nor asked for is kept trying, and one that should end watched.
+    /// How long an order that nobody answers for is asked about, and one that should end watched.
     private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
     package init(
@@ -42,14 +42,19 @@ package final class Orders {
     /// `volatility` says why Redis may not hold orders, if so.
     /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
     ///   the order was certainly not executed; `RedisError`.
-    package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
+    package func submit(
+        _ order: OrderRequest, _ job: Job, volatility: String?, isPaused: Bool
+    ) async throws -> Outcome {
         if let journal = try await journals.read(job.id) {
-            if journal.state == "canceled" { return try await canceled(order, job) }
+            // One by another symbol was not meant for this order.
+            let isCanceled = journal.state == "canceled"
+            if isCanceled, ["", order.symbol].contains(journal.symbol) { return try await canceled(order, job) }
             // A question more may settle what nobody knew.
             if let known = journal.outcome, known.status != .unknown { return known }
-            if journal.state != "released" { return try await resume(order, journal, job) }
+            if !isCanceled, journal.state != "released" { return try await resume(order, journal, job) }
         }
         if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+        if isPaused { throw SetAside(Lease.heartbeat) }
         guard configuration.allowsOrders else {
             throw Refusal(code: "live_orders_off", "in FLEET_MODE=live orders need FLEET_LIVE_ORDERS=yes")
         }
@@ -90,7 +95,8 @@ package final class Orders {
     /// Sends the order, its journal opened for it when nothing more is waited for.
     private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
-        var sent = Journal(owner: journals.owner(job), mayAppearFor: session.api.acceptance)
+        var sent = Journal(
+            owner: journals.owner(job), mayAppearFor: session.api.acceptance, begunMs: session.exchangeNowMs)
         let answer: Answer
         do {
             answer = try await session.perform(.submit(order, reference), for: job) { [self] stampMs in
@@ -105,14 +111,14 @@ package final class Orders {
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
             return try await resume(order, sent, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
-            return try await journals.end(job.id, .ended(.rejected, error), of: sent.owner)
+            return try await journals.end(job, .ended(.rejected, error), of: sent.owner)
         } catch {
             // Certainly not executed: what waits to be sent can wait in its stream, expire or be canceled there.
             if isOpen { await journals.note("released", job) }
             throw error
         }
         // The exchange has it: what fails from here on leaves the journal open.
-        if case .order(let known) = answer { return try await journals.end(job.id, ended(known), of: sent.owner) }
+        if case .order(let known) = answer { return try await journals.end(job, ended(known), of: sent.owner) }
         if case .accepted(let id?) = answer {
             sent.exchangeOrderId = id
             await journals.note("acknowledged", job, id)
@@ -139,7 +145,9 @@ package final class Orders {
             // A market that is not in the list now may be there again soon.
             reason = error.message
         }
-        guard journal.age > patience.unproven || journal.outcome != nil else { throw journal.step }
+        // Counted from the first question: while nobody asked, nothing was learnt.
+        await journals.note("unasked", job)
+        guard journal.unaskedFor > patience.unproven || journal.outcome != nil else { throw journal.step }
         return try await unknown(order, journal, job, reason)
     }
 
@@ -152,7 +160,7 @@ package final class Orders {
         ]
         let advice = "the order may exist: \(reason); look it up by its client order id, then: producer order settle"
         return try await journals.end(
-            job.id, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })),
+            job, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })),
             of: journal.owner)
     }
 
@@ -161,15 +169,19 @@ package final class Orders {
     private func reconcile(
         _ order: OrderRequest, _ reference: OrderReference, _ journal: Journal, _ job: Job
     ) async throws -> Outcome {
-        if let found = try await find(reference) {
+        if let found = try await find(reference, begunMs: journal.begunMs) {
+            if !order.matches(found) {
+                return try await unknown(order, journal, job, "another order has its client order id")
+            }
             let mayRest = order.type == .limit && [.gtc, .po].contains(order.timeInForce)
             let isEnding = !mayRest && [.open, .partiallyFilled].contains(found.status)
             if isEnding, journal.age < patience.ending { throw journal.step }
-            return try await journals.end(job.id, ended(found), of: journal.owner)
+            return try await journals.end(job, ended(found), of: journal.owner)
         }
         if reference.exchangeOrderId != nil {
             // Acknowledged, so never sent again; the exchange shows it late.
-            if journal.age < patience.ending { throw journal.step }
+            await journals.note("absent", job, sends: journal.sends)
+            if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
         // By two clocks, as one of them may have been set: Redis' and the exchange's own.
@@ -178,7 +190,7 @@ package final class Orders {
         guard left == .zero, journal.outcome == nil else {
             throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
         }
-        await journals.note("absent", job)
+        await journals.note("absent", job, sends: journal.sends)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
             let text = "the order was not placed in time"
@@ -194,13 +206,16 @@ package final class Orders {
     /// Ends an order that was never placed; the journal says whether that is certain.
     private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
         try await journals.begin(job, order.symbol, stampMs: 0)
-        return try await journals.end(job.id, outcome, of: journals.owner(job))
+        return try await journals.end(job, outcome, of: journals.owner(job))
     }
 
-    /// The order where the exchange shows it, else nil. - Throws: when it could not be asked.
-    private func find(_ reference: OrderReference, for cancel: Job? = nil) async throws -> Order? {
+    /// The order where the exchange shows it, else nil: so too for one that was made before `begunMs`, by the same id,
+    /// with an hour for clocks that differ. - Throws: when it could not be asked.
+    private func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
-            if case .order(let order) = try await session.perform(call, for: cancel) { return order }
+            guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
+            if let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 { continue }
+            return order
         }
         return nil
     }
@@ -213,16 +228,16 @@ package final class Orders {
     /// What becomes of an order whose job may kill workers; nil: it was never sent. The exchange is asked once, unless
     /// that may be what kills.
     package func giveUp(_ order: OrderRequest, _ job: Job, _ reason: String) async throws -> Outcome? {
-        let jobId = job.id
-        guard let journal = try await journals.read(jobId), journal.state == "sending" || journal.outcome != nil else {
+        guard let journal = try await journals.read(job.id), journal.state == "sending" || journal.outcome != nil else {
             return nil
         }
         if let known = journal.outcome { return known }
         if job.deliveries <= 2 * Lease.maxDeliveries {
             do {
-                if let found = try await find(try await reference(jobId, order.symbol)) {
-                    return try await journals.end(jobId, ended(found), of: journal.owner)
-                }
+                let found = try await find(try await reference(job.id, order.symbol), begunMs: journal.begunMs)
+                if let found { return try await journals.end(job, ended(found), of: journal.owner) }
+                // It may be shown yet; then it is looked at as any other.
+                if journal.mayAppearFor > .zero { throw SetAside(journal.mayAppearFor + .seconds(1)) }
             } catch let pause as SetAside {
                 // It could not be asked now: that is no reason to call it unknown.
                 throw pause
@@ -230,9 +245,9 @@ package final class Orders {
                 log.warning("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
             }
         }
-        let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: jobId)))}"#
+        let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: job.id)))}"#
         return try await journals.end(
-            jobId, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data),
+            job, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data),
             of: journal.owner)
     }
 
@@ -246,7 +261,9 @@ package final class Orders {
         // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
         if session.isUnknown(symbol) { _ = try await session.instrument(symbol) }
         let journal = try await journals.cancel(orderId, symbol)
-        let reference = try await reference(orderId, symbol)
+        var reference = try await reference(orderId, symbol)
+        // It may have been accepted that much later than it was sent.
+        if journal.begunMs > 0 { reference.age = max(.zero, journal.age - session.api.acceptance) }
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }
@@ -267,7 +284,7 @@ package final class Orders {
             guard let order = found else { break }
             if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
                 // Its own journal was gone: an old order, which was not prevented at all.
-                _ = try await journals.end(orderId, ended(order), of: "")
+                _ = try await journals.end(job, id: orderId, ended(order), of: "")
             }
             switch order.status {
             case .canceled: return .ok(json(order))

@@ -9,11 +9,15 @@ package final class Tickers {
     package struct Cached: Sendable {
         package let json: String
         package let receivedMs: Int64
+        /// When the exchange made it, else when it was received.
+        let madeMs: Int64
         /// What a job that finds it in memory ends with: made once, asked for often.
         package let outcome: Outcome
 
         init(json: String, receivedMs: Int64) {
             (self.json, self.receivedMs) = (json, receivedMs)
+            let name = #""exchange_ms":"#
+            madeMs = json.range(of: name).flatMap { Int64(json[$0.upperBound...].prefix { $0.isNumber }) } ?? receivedMs
             outcome = .ok(json, source: .l1)
         }
     }
@@ -275,7 +279,7 @@ package final class Tickers {
     }
 
     private func remember(_ symbol: String, _ cached: Cached) {
-        if let known = memory.get(symbol, at: nowMs()), known.receivedMs > cached.receivedMs { return }
+        if let known = memory.get(symbol, at: nowMs()), known.madeMs > cached.madeMs { return }
         memory.set(symbol, cached, expiresMs: cached.receivedMs + Int64(ttl) * 1000)
     }
 }

@@ -1,22 +1,29 @@
-/// Lets one caller through at a time, in the order they came.
+/// Lets one caller through at a time, in the order they came, and those in a hurry before the others.
 @LaneActor
 final class Turnstile {
     private var isTaken = false
+    private var hurried: [CheckedContinuation<Void, Never>] = []
     private var waiters: [CheckedContinuation<Void, Never>] = []
-    var waiting: Int { waiters.count }
+    var waiting: Int { hurried.count + waiters.count }
 
     /// Asks inside the continuation whether there is something to wait for: a task may come to its actor's thread anew
     /// before it is asked to keep one, and what it looked at before may have changed.
-    func enter() async {
+    func enter(first: Bool = false) async {
         await withCheckedContinuation { continuation in
-            if isTaken { return waiters.append(continuation) }
-            isTaken = true
-            continuation.resume()
+            if !isTaken {
+                isTaken = true
+                continuation.resume()
+            } else if first {
+                hurried.append(continuation)
+            } else {
+                waiters.append(continuation)
+            }
         }
     }
 
     /// Hands on directly, so that a newcomer cannot slip in between.
     func leave() {
+        if !hurried.isEmpty { return hurried.removeFirst().resume() }
         if waiters.isEmpty { isTaken = false } else { waiters.removeFirst().resume() }
     }
 }

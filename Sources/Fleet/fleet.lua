@@ -9,7 +9,8 @@
 -- entry of the dead stream). What must outlast a move travels in fields of the entry whose names begin with fleet_:
 --   fleet_attempt      executions begun, this one included       fleet_enqueued_ms  when it first came
 --   fleet_history      what went wrong before, a line each
--- The marker of an id says where the job is that came in by fleet_enqueue: '<stream> <entry id>', or 'delayed'.
+-- The marker of an id says where the job is that came in by fleet_enqueue: '<stream> <entry id>', or 'delayed <id of the
+-- member>'.
 
 local MARKER_TTL = 604800
 local RETRIES_PER_SECOND, RETRIES_AT_ONCE = 20, 200
@@ -69,7 +70,7 @@ end
 -- Where the job of a marker is: 'queued', 'running' (to who names the group), 'delayed', or nowhere.
 local function place(marker, group)
   local found = redis.call('GET', marker)
-  if not found or found == 'delayed' then return found end
+  if not found or string.find(found, '^delayed ') then return found and 'delayed' end
   local stream, entry = string.match(found, '^(.+) (.+)$')
   if #redis.pcall('XPENDING', stream, group, entry, entry, 1) > 0 then return 'running' end
   return #redis.pcall('XRANGE', stream, entry, entry) > 0 and 'queued'
@@ -121,7 +122,7 @@ redis.register_function('fleet_enqueue', function(keys, argv)
   if due > 0 or every > 0 then
     due = math.max(due, now())
     redis.call('ZADD', keys[2], due, cjson.encode({argv[2], id, every, fields}))
-    redis.call('SET', keys[3], 'delayed')
+    redis.call('SET', keys[3], 'delayed ' .. id)
     if every == 0 then redis.call('EXPIRE', keys[3], math.ceil((due - now()) / 1000) + MARKER_TTL) end
     return {'delayed', id}
   end
@@ -142,6 +143,13 @@ redis.register_function{function_name = 'fleet_finish', flags = {'allow-oom'}, c
   take(keys[1], argv[1], argv[3])
   answer(keys[2], argv[4], argv[5], keys[4], argv[6])
   mark(keys[3], keys[1] .. ' ' .. argv[3])
+  return 1
+end}
+
+-- Removes the markers of jobs that were taken off their streams.
+-- KEYS: 1… markers  ARGV: 1… '<stream> <entry id>' of each  Returns: 1
+redis.register_function{function_name = 'fleet_unmark', flags = {'allow-oom'}, callback = function(keys, argv)
+  for i = 1, #keys do mark(keys[i], argv[i]) end
   return 1
 end}
 
@@ -194,7 +202,7 @@ redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, ca
     mark(keys[3], from, keys[1] .. ' ' .. redis.call('XADD', keys[1], '*', unpack(fields)))
   else
     redis.call('ZADD', keys[2], due, cjson.encode({argv[4], argv[3], 0, fields}))
-    mark(keys[3], from, 'delayed')
+    mark(keys[3], from, 'delayed ' .. argv[3])
   end
   take(keys[1], argv[1], argv[3])
   return due
@@ -222,7 +230,7 @@ redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, 
       moved = moved + 1
     else
       redis.call('ZREM', keys[1], member)
-      mark(argv[2] .. (field(fields, 'id') or id), 'delayed', streams[kind] .. ' ' .. entry)
+      mark(argv[2] .. (field(fields, 'id') or id), 'delayed ' .. id, streams[kind] .. ' ' .. entry)
       moved = moved + 1
     end
   end
@@ -241,7 +249,7 @@ redis.register_function{function_name = 'fleet_unschedule', flags = {'allow-oom'
       removed = removed + redis.call('ZREM', keys[1], member)
     end
   end
-  if removed > 0 then redis.call('DEL', keys[2]) end
+  mark(keys[2], 'delayed ' .. argv[1])
   return removed
 end}
 
@@ -323,7 +331,27 @@ end}
 -- since. Times of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given
 -- time.
 
+-- The set of the journals of an exchange that are unknown.
+local function unsettled(journal) return (string.gsub(journal, 'order:.*$', 'unsettled')) end
+
 local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.exchange_order_id or ''} end
+
+-- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
+-- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
+-- time by the exchange's clock or 0, since when it could not be asked about or 0, when it was first begun or 0, symbol or ''}
+local function looked(j)
+  local list, time = standing(j), now()
+  list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
+  list[6] = time - tonumber(j.sent_ms or j.begun_ms or time)
+  list[7] = j.cancel_ms and '1' or ''
+  list[8] = tonumber(j.sends or 0)
+  list[9] = tonumber(j.absent or 0)
+  list[10] = tonumber(j.stamp_ms or 0)
+  list[11] = j.unasked_ms and time - tonumber(j.unasked_ms) or 0
+  list[12] = tonumber(j.begun_ms or 0)
+  list[13] = j.symbol or ''
+  return list
+end
 
 local function journal(key)
   local list, j = redis.call('HGETALL', key), {}
@@ -334,37 +362,29 @@ end
 
 -- What stands in the journal, for looking.
 -- KEYS: 1 journal
--- Returns: {} or {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to
---   accept it (0: over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far,
---   the last request's time by the exchange's clock or 0}
+-- Returns: {} or what `looked` makes of it
 redis.register_function{function_name = 'fleet_journal_read', flags = {'no-writes'}, callback = function(keys)
   local j = journal(keys[1])
-  if not j.state then return {} end
-  local list, time = standing(j), now()
-  list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
-  list[6] = time - tonumber(j.sent_ms or j.begun_ms or time)
-  list[7] = j.cancel_ms and '1' or ''
-  list[8] = tonumber(j.sends or 0)
-  list[9] = tonumber(j.absent or 0)
-  list[10] = tonumber(j.stamp_ms or 0)
-  return list
+  return j.state and looked(j) or {}
 end}
 
 -- Opens the journal for a send: when there is none, when the last send was released, when it is the owner's own (the
 -- answer to its first call may have been lost, or the exchange refused the clock) and not noted uncertain, or when the
--- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
+-- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first, but
+-- not a cancel by another symbol, which was not meant for this order.
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
 --       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
-  local isFree = not j.state or j.state == 'released'
+  local isOthers = j.cancel_ms and not j.begun_ms and argv[6] and j.symbol and j.symbol ~= argv[6]
+  local isFree = not j.state or j.state == 'released' or isOthers
   local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms)
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
-  if j.cancel_ms then
+  if j.cancel_ms and not isOthers then
     redis.call('HSET', keys[1], 'state', 'canceled')
     redis.call('EXPIRE', keys[1], argv[3])
     return {'canceled', '', '', ''}
@@ -374,7 +394,8 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
   if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6]) end
-  redis.call('HDEL', keys[1], 'uncertain_ms')
+  redis.call('HDEL', keys[1], 'uncertain_ms', 'unasked_ms')
+  if isOthers then redis.call('HDEL', keys[1], 'cancel_ms') end
   -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
   if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
   redis.call('PERSIST', keys[1])
@@ -382,16 +403,21 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
 end)
 
 -- Notes what was learnt of a send under way: 'released' it was certainly not executed, 'acknowledged' the exchange has
--- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it. Absences less
--- than a second apart count as one.
--- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' is anybody's)  3 exchange order id of 'acknowledged'
+-- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it, 'unasked' a
+-- question had no answer. Absences less than a second apart count as one.
+-- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
+--       4 of 'absent': sends when it was asked
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
     if time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
+    if argv[4] and argv[4] ~= (j.sends or '0') then return 0 end
     redis.call('HINCRBY', keys[1], 'absent', 1)
+    redis.call('HDEL', keys[1], 'unasked_ms')
+  elseif argv[1] == 'unasked' then
+    return redis.call('HSETNX', keys[1], 'unasked_ms', time)
   elseif j.owner ~= argv[2] or argv[1] == 'released' and j.exchange_order_id then
     return 0
   elseif argv[1] == 'released' then
@@ -406,11 +432,15 @@ end}
 -- Prevents an order that was not sent, and one that was from being sent again.
 -- KEYS: 1 journal  2 marker of the order's job  ARGV: 1 seconds to keep the journal of an order that is prevented, beyond
 --   the time for which its job may be delayed  2 the symbol it is canceled by
--- Returns: {'canceled', '', …} prevented · {state, outcome JSON or '', …} of what stands
+-- Returns: what `looked` makes of what stands; its state is 'canceled' when the order is prevented
 -- Errors: SYMBOL (the order was sent for another, which is named)
 redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
-  if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
+  if j.begun_ms then
+    if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
+  elseif argv[2] then
+    redis.call('HSET', keys[1], 'symbol', argv[2])
+  end
   if not j.outcome then
     redis.call('HSET', keys[1], 'cancel_ms', now())
     if not j.state or j.state == 'released' then
@@ -419,7 +449,7 @@ redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-
       redis.call('EXPIRE', keys[1], math.max(argv[1], keys[2] and redis.call('TTL', keys[2]) or 0))
     end
   end
-  return standing(j)
+  return looked(j)
 end}
 
 -- Writes how an order ended. What is known stays: only 'unknown' gives way to another outcome. That an order was not
@@ -437,6 +467,7 @@ redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', now())
   -- What nobody knows must be there when somebody does.
   if argv[1] == 'unknown' then redis.call('PERSIST', keys[1]) else redis.call('EXPIRE', keys[1], argv[3]) end
+  redis.call(argv[1] == 'unknown' and 'SADD' or 'SREM', unsettled(keys[1]), keys[1])
   return argv[2]
 end}
 
@@ -449,6 +480,7 @@ redis.register_function('fleet_journal_settle', function(keys, argv)
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'settled_ms', now(), 'note', argv[5])
   redis.call('EXPIRE', keys[1], argv[4])
   redis.call('SET', keys[2], argv[3], 'EX', argv[4])
+  redis.call('SREM', unsettled(keys[1]), keys[1])
   return 'settled'
 end)
 
@@ -464,15 +496,29 @@ local function fill(key, full_at, time)
   redis.call('SET', key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - time) + 1000)
 end
 
+-- Milliseconds until a gate opens. Its value is that time; it stays for a while longer.
+local function closed_for(gate, time)
+  local opens = redis.call('GET', gate)
+  return opens and math.max(0, (tonumber(opens) or time + redis.call('PTTL', gate)) - time) or 0
+end
+
 -- Takes what some calls of one kind cost, from all their budgets or none. A share below 1 leaves the rest of each bucket
--- to calls of more weight. A call dearer than its share goes when the bucket is full.
--- KEYS: 1 gate  2… budgets  ARGV: 1 most calls  2 share of the buckets, 0…1  3… of each budget: cost, burst, per second
--- Returns: {calls granted, wait until the next could be, 1 when that is the gate's}
+-- to calls of more weight. A call dearer than its share goes when the bucket is full. Behind a gate that has just opened
+-- one call goes at a time: when it is refused, the gate is closed before the others have called too.
+-- KEYS: 1 gate  2… budgets, then more gates  ARGV: 1 most calls  2 share of the buckets, 0…1
+--       3… of each budget: cost, burst, per second
+-- Returns: {calls granted, wait until the next could be, 1 when that is a gate's}
 redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'}, callback = function(keys, argv)
-  local closed = redis.call('PTTL', keys[1])
-  if closed > 0 then return {0, closed, 1} end
-  local time, granted, wait, full = exact_now(), tonumber(argv[1]), 0, {}
-  for i = 2, #keys do
+  local budgets, time, gates, closed = (#argv - 2) / 3, exact_now(), {}, 0
+  for i = 1, #keys do
+    if i == 1 or i > budgets + 1 then
+      closed = math.max(closed, closed_for(keys[i], time))
+      if redis.call('EXISTS', keys[i]) == 1 then gates[#gates + 1] = keys[i] end
+    end
+  end
+  if closed > 0 then return {0, math.ceil(closed), 1} end
+  local granted, wait, full = gates[1] and 1 or tonumber(argv[1]), 0, {}
+  for i = 2, budgets + 1 do
     local cost, burst, rate = tonumber(argv[3 * i - 3]), tonumber(argv[3 * i - 2]), tonumber(argv[3 * i - 1])
     full[i] = math.max(tonumber(redis.call('GET', keys[i]) or 0), time)
     local room = math.max(burst * argv[2], cost) - (full[i] - time) * rate / 1000
@@ -480,9 +526,10 @@ redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'
     wait = math.max(wait, (cost - room) / rate * 1000)
   end
   if granted == 0 then return {0, math.ceil(wait), 0} end
-  for i = 2, #keys do
+  for i = 2, budgets + 1 do
     fill(keys[i], full[i] + granted * tonumber(argv[3 * i - 3]) / tonumber(argv[3 * i - 1]) * 1000, time)
   end
+  for _, gate in ipairs(gates) do redis.call('SET', gate, time + 300, 'KEEPTTL') end
   return {granted, 0, 0}
 end}
 
@@ -511,21 +558,31 @@ redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-o
   return 1
 end}
 
--- Closes the gate, or keeps it closed for longer.
--- KEYS: 1 gate  ARGV: 1 milliseconds  Returns: how long it is closed now
+-- Closes gates, or keeps them closed for longer.
+-- KEYS: 1… gates  ARGV: 1 milliseconds  Returns: how long the first is closed now
 redis.register_function{function_name = 'fleet_limit_close', flags = {'allow-oom'}, callback = function(keys, argv)
-  if redis.call('PTTL', keys[1]) < tonumber(argv[1]) then redis.call('SET', keys[1], 'closed', 'PX', argv[1]) end
-  return redis.call('PTTL', keys[1])
+  local time = exact_now()
+  for _, gate in ipairs(keys) do
+    if closed_for(gate, time) < tonumber(argv[1]) then
+      redis.call('SET', gate, string.format('%.0f', time + argv[1]), 'PX', argv[1] + 2000)
+    end
+  end
+  return math.ceil(closed_for(keys[1], time))
 end}
+
+-- When the exchange made a ticker, else when it was received.
+local function made_ms(value)
+  return tonumber(string.match(value, '"exchange_ms":(%d+)') or string.match(value, '^%d+') or 0)
+end
 
 -- Keeps tickers that are newer than what is there. A value is '<received ms> <JSON>'.
 -- KEYS: 1… cached tickers  ARGV: 1 seconds to keep them  2… received ms and JSON of each  Returns: how many were newer
 redis.register_function('fleet_cache_put', function(keys, argv)
   local newer = 0
   for i = 1, #keys do
-    local known = redis.call('GET', keys[i])
-    if not known or tonumber(string.match(known, '^%d+') or 0) <= tonumber(argv[2 * i]) then
-      redis.call('SET', keys[i], argv[2 * i] .. ' ' .. argv[2 * i + 1], 'EX', argv[1])
+    local known, value = redis.call('GET', keys[i]), argv[2 * i] .. ' ' .. argv[2 * i + 1]
+    if not known or made_ms(known) <= made_ms(value) then
+      redis.call('SET', keys[i], value, 'EX', argv[1])
       newer = newer + 1
     end
   end

@@ -578,7 +578,7 @@ struct JournalFunctionTests {
     }
 
     private func cancel(_ journal: String, on server: FunctionServer) async throws -> [String] {
-        try await server.call("fleet_journal_cancel", [journal], [600]).texts
+        Array(try await server.call("fleet_journal_cancel", [journal], [600]).texts.prefix(4))
     }
 
     private func read(_ journal: String, on server: FunctionServer) async throws -> [String] {

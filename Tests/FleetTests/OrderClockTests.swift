@@ -35,8 +35,9 @@ struct OrderClockTests {
         let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let session = ExchangeSession(
             api: try kraken(fake.url), http: http, limiter: nil,
-            events: Events(keys: Keys(.kraken), consumer: "test", log: log), metrics: LaneMetrics(.kraken), log: log,
-            nowMs: nowMs, nextNonce: { 1 })
+            events: Events(keys: Keys(.kraken), consumer: "test", log: log),
+            redis: RedisClient(url: try RedisURL("unix:///none"), loop: LaneActor.loop, name: "test"),
+            keys: Keys(.kraken), metrics: LaneMetrics(.kraken), log: log, nowMs: nowMs, nextNonce: { 1 })
         let order = OrderRequest(
             symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
         for _ in 0..<2 {

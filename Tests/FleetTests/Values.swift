@@ -142,7 +142,7 @@ struct BadJob: Sendable, CustomTestStringConvertible {
         limit(["price": "7.89e-06"], says: ["price", "'7.89e-06'"]),
         limit(["time_in_force": "GTD"], says: ["time_in_force", "'GTD'", "GTC, IOC, FOK, PO"]),
         BadJob(.submitOrder, market.merging(["price": "5"]) { $1 }, says: ["price", "'5'", "market order"]),
-        BadJob(.submitOrder, market.merging(["time_in_force": "IOC"]) { $1 }, says: ["time_in_force", "market order"]),
+        BadJob(.submitOrder, market.merging(["time_in_force": "FOK"]) { $1 }, says: ["time_in_force", "market order"]),
         BadJob(.cancelOrder, ["symbol": "BTC/USDT"], says: ["order_id", "missing"]),
         BadJob(.cancelOrder, ["order_id": "o-1"], says: ["symbol", "missing"]),
         BadJob(.cancelOrder, ["symbol": "BTC/USDT", "order_id": "a/b"], says: ["order_id", "'a/b'"]),
