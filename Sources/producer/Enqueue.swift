@@ -16,7 +16,7 @@ struct Enqueue: AsyncParsableCommand {
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
     func run() async throws {
-        // The file takes the place of standard input, which is read line by line.
+        // The file takes the place of standard input.
         let isOpen = file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0
         // Reading nothing fails on a directory, which can be opened.
         guard isOpen, read(STDIN_FILENO, nil, 0) == 0 else {
@@ -31,12 +31,23 @@ struct Enqueue: AsyncParsableCommand {
             refused += 1
             complain("line \(line): \(reason)")
         }
-        let lines = AnyIterator { readLine() }
-        while case let some = Array(lines.prefix(500)), !some.isEmpty {
+        // One read is one batch: some hundred lines of a file, and of a pipe what is there.
+        let newline = UInt8(ascii: "\n")
+        var (buffer, rest) = ([UInt8](repeating: 0, count: 65_536), [UInt8]())
+        var isAtEnd = false
+        while !isAtEnd {
+            let count = read(STDIN_FILENO, &buffer, buffer.count)
+            guard count >= 0 else { throw Failure("line \(number + 1): \(String(cString: strerror(errno)))") }
+            isAtEnd = count == 0
+            bytes += count
+            rest += buffer[..<count]
+            guard isAtEnd || buffer[..<count].contains(newline) else { continue }
+            var lines = rest.split(separator: newline, omittingEmptySubsequences: false)
+            // Behind the last line break is the beginning of a line; at the end of the input, a line.
+            rest = isAtEnd ? [] : Array(lines.removeLast())
             var batch: [(line: Int, command: RedisCommand)] = []
-            for line in some {
+            for line in lines.map({ String(decoding: $0, as: UTF8.self) }) {
                 number += 1
-                bytes += line.utf8.count + 1
                 guard !line.allSatisfy(\.isWhitespace) else { continue }
                 do throws(ValidationError) {
                     batch.append((number, try Self.command(line, most)))

@@ -177,6 +177,30 @@ struct ProducerTests {
         #expect(try await stack.command(["XLEN", "fleet:{binance}:jobs:fetch_ticker"]).int == 2503)
     }
 
+    @Test("enqueue takes the lines of a pipe as they come")
+    func enqueuePipe() async throws {
+        let stack = try await Stack()
+        let pipe = stack.directory.file("pipe")
+        #expect(mkfifo(pipe, 0o600) == 0)
+        // Open for both: so it has a reader before there is one.
+        let end = FileHandle(fileDescriptor: open(pipe, O_RDWR | O_CLOEXEC), closeOnDealloc: true)
+        let program = try Program(
+            [Program.binaries + "/producer", "enqueue"], environment: ["REDIS_URL": stack.redisURL], input: pipe,
+            in: stack.directory)
+        let line = #"{"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT"}"#
+        for (count, text) in [line + "\n" + line.prefix(20), line.dropFirst(20) + "\n", line].enumerated() {
+            if count > 0 {
+                try await eventually("\(count) enqueued") {
+                    try await stack.command(["XLEN", "fleet:{binance}:jobs:fetch_ticker"]).int == count
+                }
+            }
+            end.write(Data(text.utf8))
+        }
+        try end.close()
+        #expect(try await program.exited() == 0)
+        #expect(program.output == "3 enqueued, 0 refused\n", "\(program.errors)")
+    }
+
     @Test("stats counts what waits and what runs, with and without --json")
     func stats() async throws {
         let stack = try await Stack()
