@@ -74,16 +74,17 @@ struct Enqueue: AsyncParsableCommand {
             throw ValidationError("not a JSON object")
         }
         func choice<Value: ExpressibleByArgument>(_ name: String) throws(ValidationError) -> Value {
-            let text = "\(object[name] ?? "")"
-            if let value = Value(argument: text) { return value }
-            throw ValidationError("\(name): '\(text)'; expected \(Value.allValueStrings.joined(separator: ", "))")
+            let found = object[name].map { $0 as? String ?? text($0) } ?? ""
+            if let value = Value(argument: found) { return value }
+            throw ValidationError("\(name): '\(found)'; expected \(Value.allValueStrings.joined(separator: ", "))")
         }
         var fields: [(String, String?)] = []
         for (name, value) in object.sorted(by: { $0.key < $1.key }) where name != "exchange" && name != "kind" {
-            guard let text = value as? String ?? (value as? Int64).map(String.init) else {
-                throw ValidationError("\(name): expected text or a whole number (decimals as text)")
+            // By its JSON, as a boolean would be a number too.
+            guard let field = value as? String ?? Int64(text(value)).map(String.init) else {
+                throw ValidationError("\(name): \(text(value)); expected text or a whole number (decimals as text)")
             }
-            fields.append((name, text))
+            fields.append((name, field))
         }
         return try enqueue(choice("exchange"), choice("kind"), fields, most: most)
     }

@@ -13,8 +13,10 @@ func object(_ json: String?) -> [String: Any] {
     (try? JSONSerialization.jsonObject(with: Data((json ?? "").utf8))) as? [String: Any] ?? [:]
 }
 
-func text(_ object: [String: Any]) -> String {
-    let data = try? JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
+/// Its JSON.
+func text(_ value: Any) -> String {
+    let data = try? JSONSerialization.data(
+        withJSONObject: value, options: [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed])
     return String(decoding: data ?? Data(), as: UTF8.self)
 }
 

@@ -154,15 +154,17 @@ struct ProducerTests {
             #"{"exchange":"kraken","kind":"fly","symbol":"BTC/USD"}"#, #"{"exchange":"kraken","kind":"fetch_ticker"}"#,
             #"{"exchange":"kraken","kind":"submit_order","id":"e-1","symbol":"BTC/USD","side":"buy","type":"market","amount":0.5}"#,
             #"{"exchange":"kraken","kind":"submit_order","id":"e-2","symbol":"BTC/USD","side":"buy","type":"market","amount":"0.5"}"#,
-            "[1]", good,
+            "[1]", good, #"{"exchange":"kraken","kind":"fetch_ticker","symbol":"BTC/USD","max_age_ms":true}"#,
         ]
         let file = try stack.directory.write(lines.joined(separator: "\n") + "\n", to: "jobs.jsonl")
         let finished = try await stack.producer(["enqueue", file])
-        #expect(finished.output.contains("3 enqueued, 6 refused"), "\(finished.output)")
+        #expect(finished.output.contains("3 enqueued, 7 refused"), "\(finished.output)")
         #expect(finished.status == 1)
         let errors = finished.errors.split(separator: "\n")
-        #expect(errors.count == 6, "\(finished.errors)")
-        for (line, reason) in [(3, "JSON"), (4, "ftx"), (5, "fly"), (6, "symbol"), (7, "amount"), (9, "JSON")] {
+        #expect(errors.count == 7, "\(finished.errors)")
+        for (line, reason) in [
+            (3, "JSON"), (4, "ftx"), (5, "fly"), (6, "symbol"), (7, "amount"), (9, "JSON"), (11, "max_age_ms: true"),
+        ] {
             #expect(
                 errors.contains { $0.contains("line \(line)") && $0.contains(reason) },
                 "line \(line): \(finished.errors)")
