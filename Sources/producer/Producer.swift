@@ -73,7 +73,8 @@ extension RedisConnection {
 func openRedis() async throws -> RedisConnection {
     let url: RedisURL
     do throws(RedisError) {
-        url = try RedisURL(ProcessInfo.processInfo.environment["REDIS_URL"] ?? "redis://127.0.0.1:6379")
+        let text = ProcessInfo.processInfo.environment["REDIS_URL"] ?? ""
+        url = try RedisURL(text.isEmpty ? "redis://127.0.0.1:6379" : text)
     } catch {
         throw ValidationError(error.message)
     }

@@ -143,6 +143,10 @@ struct ProducerTests {
             #expect(!program.errors.isEmpty)
             #expect(!(program.errors + program.output).contains("hunter"))
         }
+        // Whether there is one at the usual address or not: an empty variable is an unset one.
+        let unset = try Program(
+            [Program.binaries + "/producer", "stats"], environment: ["REDIS_URL": ""], in: server.directory)
+        #expect(try await unset.exited() != 64, "\(unset.errors)")
     }
 
     @Test("enqueue takes the good lines of a file, refuses the others with their number and reason, and counts both")
