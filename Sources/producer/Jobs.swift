@@ -4,15 +4,17 @@ internal import Fleet
 internal import Foundation
 internal import Redis
 
-/// What every job can have.
+/// What every job can have. What its worker would judge is read unconditionally: so a negative number is no option, and
+/// is refused for what it is.
 struct JobOptions: ParsableArguments {
     @Option(help: "The job's id, 1 to 64 of A-Z a-z 0-9 _ -; default: from Redis (orders: made up).") var id: String?
     @Flag(help: "Wait for the result and print it.") var wait = false
     @Option(help: "Seconds to wait (default 10), or 5m, 2h, 1d.") var timeout: Span?
     @Flag(help: "Print JSON.") var json = false
     @Option(help: "Do not execute after this many seconds from now, or 5m, 2h, 1d.") var deadline: Span?
-    @Option(help: "Executions to try before the job fails (default 5).") var maxAttempts: String?
-    @Option(help: "Seconds to keep the result; 0: none.") var resultTtl: String?
+    @Option(parsing: .unconditional, help: "Executions to try before the job fails (default 5).")
+    var maxAttempts: String?
+    @Option(parsing: .unconditional, help: "Seconds to keep the result; 0: none.") var resultTtl: String?
     @Option(name: .customLong("in"), help: "Due after 90s, 5m, 2h or 1d; a plain number is seconds.") var delay: Span?
     @Option(help: "Due at an ISO 8601 time with its zone (2026-12-01T08:00:00Z) or unix milliseconds.") var at: Instant?
     @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
@@ -73,7 +75,8 @@ struct FetchTicker: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Fetch a market's ticker.")
     @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
     @Argument(help: "BASE/QUOTE, e.g. BTC/USDT.") var symbol: String
-    @Option(help: "Oldest answer that will do, ms (default 1000; 0 always asks the exchange).") var maxAgeMs: String?
+    @Option(parsing: .unconditional, help: "Oldest answer that will do, ms (default 1000; 0 always asks the exchange).")
+    var maxAgeMs: String?
     @OptionGroup var options: JobOptions
 
     func run() async throws {
@@ -88,7 +91,7 @@ struct SubmitOrder: AsyncParsableCommand {
     @Argument(help: "buy or sell.") var side: String
     @Argument(help: "market or limit.") var type: String
     @Argument(help: "Amount in the base currency, a plain decimal.") var amount: String
-    @Option(help: "Price of a limit order, a plain decimal.") var price: String?
+    @Option(parsing: .unconditional, help: "Price of a limit order, a plain decimal.") var price: String?
     @Option(help: "GTC (default), IOC, FOK or PO (post only).") var timeInForce: String?
     @OptionGroup var options: JobOptions
 

@@ -114,6 +114,15 @@ struct ProducerTests {
         #expect(keys.output == "0\n")
     }
 
+    @Test("a negative number is refused as what it is", arguments: ["--price", "--max-attempts", "--result-ttl"])
+    func negative(_ option: String) async throws {
+        let arguments = ["submit-order", "binance", "BTC/USDT", "buy", "limit", "1", "--id", "n", "--price", "5"]
+        let program = try Program(
+            [Program.binaries + "/producer"] + arguments + [option, "-5"], in: try TemporaryDirectory())
+        #expect(try await program.exited() == 64)
+        #expect(program.errors.contains("'-5'; expected a"), "\(program.errors)")
+    }
+
     @Test("--help teaches every command, and each command teaches its options")
     func help() async throws {
         let directory = try TemporaryDirectory()
