@@ -32,7 +32,7 @@ struct JobOptions: ParsableArguments {
         }
     }
 
-    /// Enqueues the job; with `--wait` waits for its result.
+    /// Enqueues the job; with `--wait` waits for its result, or takes the one that is there already.
     func send(_ exchange: Exchange, _ kind: Kind, _ own: [(String, String?)]) async throws {
         if every != nil, kind.isTrading {
             throw ValidationError(
@@ -53,8 +53,15 @@ struct JobOptions: ParsableArguments {
         try await FunctionLibrary.load(into: redis)
         let answer = try await redis.send(call)
         if let id, let place = duplicate(answer) {
+            let refusal = "a job with the id '\(id)' is there already: \(place)"
+            let result = wait ? try await redis.look("GET", Keys(exchange).result(id)).text : nil
+            // Another kind's result says nothing of this job.
+            if let result, object(result)["kind"] as? String == kind.rawValue {
+                complain(refusal)
+                return try show(result, asJSON: json)
+            }
             if json { print(text(["id": id, "duplicate": place])) }
-            throw Failure("a job with the id '\(id)' is there already: \(place)")
+            throw Failure(refusal)
         }
         let entry = answer.array?.last?.text ?? ""
         let name = id ?? entry

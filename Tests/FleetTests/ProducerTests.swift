@@ -19,21 +19,28 @@ struct ProducerTests {
         #expect(json.status == 0)
         #expect(try JSONValue(json.output)["data"]["symbol"].text == "BTC/USD")
 
-        let order = try await stack.producer([
+        let submit = [
             "submit-order", "bybit", "BTC/USDT", "buy", "limit", "0.001", "--price", "32000", "--id", "p-1", "--wait",
             "--json",
-        ])
+        ]
+        let order = try await stack.producer(submit)
         #expect(order.status == 0, "\(order.errors)\(order.output)")
         #expect(try JSONValue(order.output)["data"]["status"].text == "open")
+        let again = try await stack.producer(submit)
+        #expect(again.status == 0 && again.output == order.output && again.errors.contains("finished"))
+        let other = try await stack.producer(["fetch-ticker", "bybit", "BTC/USDT", "--id", "p-1", "--wait"])
+        #expect(other.status == 1 && other.output.isEmpty && other.errors.contains("finished"))
         let cancel = try await stack.producer(["cancel-order", "bybit", "BTC/USDT", "p-1", "--wait", "--json"])
         #expect(cancel.status == 0, "\(cancel.errors)\(cancel.output)")
         #expect(try JSONValue(cancel.output)["data"]["status"].text == "canceled")
         let refresh = try await stack.producer(["refresh-cache", "binance", "BTC/USDT", "ETH/USDT", "--wait", "--json"])
         #expect(try JSONValue(refresh.output)["data"]["refreshed"].int == 2)
 
-        let refused = try await stack.producer(["fetch-ticker", "binance", "NO/SUCH", "--wait"])
-        #expect(refused.status == 1)
-        #expect(refused.output.contains("rejected") && refused.output.contains("NO/SUCH"))
+        for _ in 1...2 {
+            let refused = try await stack.producer(["fetch-ticker", "binance", "NO/SUCH", "--id", "p-2", "--wait"])
+            #expect(refused.status == 1)
+            #expect(refused.output.contains("rejected") && refused.output.contains("NO/SUCH"))
+        }
         withExtendedLifetime(worker) {}
     }
 
