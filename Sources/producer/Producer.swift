@@ -33,8 +33,10 @@ struct Producer: AsyncParsableCommand {
               producer pause binance --cancel-only
               producer resume binance
 
-            A job whose id is queued, running or delayed is refused, and one whose result
-            is still there; so is a job for a stream of FLEET_MAX_WAITING (1000000) jobs.
+            A job whose id is queued, running or delayed is refused where that job came by
+            this command or fleet_enqueue, not by a plain XADD; and one whose result is
+            still there, however it came (--wait prints that result). So is a job for a
+            stream of FLEET_MAX_WAITING (1000000) jobs.
             """,
         subcommands: [
             FetchTicker.self, SubmitOrder.self, CancelOrder.self, RefreshCache.self, Enqueue.self, ShowResult.self,
