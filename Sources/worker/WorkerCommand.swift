@@ -2,6 +2,7 @@ internal import CoreMetrics
 internal import Fleet
 internal import Foundation
 internal import Logging
+internal import NIOCore
 
 /// Reads the settings, all their faults in one message, and runs a worker until SIGTERM.
 @main
@@ -19,12 +20,22 @@ struct WorkerCommand {
         LoggingSystem.bootstrap { label -> any LogHandler in
             configuration.logFormat == .json ? JSONLogHandler() : StreamLogHandler.standardError(label: label)
         }
+        // The usual soft limit, 1024 open files, is fewer than the connections of a high FLEET_CONCURRENCY, and one that
+        // cannot be opened looks like a fault of the exchange.
+        var files = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
+        files.rlim_cur = files.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &files)
         let registry = PrometheusRegistry(help: LaneMetrics.help)
         MetricsSystem.bootstrap(registry)
         var log = Logger(label: "worker")
         log.logLevel = configuration.logLevel
         do {
             try await Worker(configuration: configuration, registry: registry, log: log).run()
+        } catch let error as IOError {
+            // Everything else that is opened is tried again.
+            let reason = String(cString: strerror(error.errnoCode))
+            fail("FLEET_METRICS_PORT: '\(configuration.metricsPort)' (\(reason)); expected a free port", status: 1)
         } catch {
             fail("\(error)", status: 1)
         }
