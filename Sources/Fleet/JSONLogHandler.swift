@@ -18,6 +18,7 @@ package struct JSONLogHandler: LogHandler {
         let members = all.map { ",\(quoted($0)):\(quoted("\($1)"))" }.joined()
         let line =
             #"{"time_ms":\#(wallClockMs()),"level":"\#(event.level)","message":\#(quoted("\(event.message)"))\#(members)}"#
-        FileHandle.standardError.write(Data((line + "\n").utf8))
+        // Where it cannot be written (a full disk, a closed pipe) the line is lost; `write(_:)` would end the process.
+        try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8))
     }
 }

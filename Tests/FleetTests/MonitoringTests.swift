@@ -67,6 +67,17 @@ struct MonitoringTests {
         for line in lines { #expect((try? JSONValue(String(line)))?["message"].text != nil, "\(line)") }
     }
 
+    @Test("a worker whose log cannot be written works on", arguments: ["/dev/full", ">(true)"])
+    func unwritableLog(sink: String) async throws {
+        let stack = try await Stack()
+        let worker = try Program(
+            ["bash", "-c", "exec \(Program.binaries)/worker 2> \(sink)"], environment: stack.environment(),
+            in: stack.directory)
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+        worker.signal(SIGTERM)
+        #expect(try await worker.exited() == 0)
+    }
+
     @Test("the metrics page of a running worker is accepted by promtool and counts what was done")
     func page() async throws {
         let stack = try await Stack()
