@@ -20,11 +20,11 @@ extension Lane {
         if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
             measuredAt = .now
             let lengths = await writing.pipeline(
-                configuration.kinds.map { ["XLEN", .text(keys.jobs($0))] }
+                Kind.allCases.map { ["XLEN", .text(keys.jobs($0))] }
                     + [
                         ["ZCARD", .text(keys.delayed)], ["XLEN", .text(keys.dead)], ["SCARD", .text(keys.unsettled)],
                     ])
-            for (kind, reply) in zip(configuration.kinds, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
+            for (kind, reply) in zip(Kind.allCases, lengths) { metrics.lengths[kind]?.record(reply.int ?? 0) }
             for (gauge, reply) in zip([metrics.delayed, metrics.dead, metrics.unsettled], lengths.suffix(3)) {
                 gauge.record(reply.int ?? 0)
             }

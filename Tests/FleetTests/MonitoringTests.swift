@@ -100,6 +100,16 @@ struct MonitoringTests {
         }
     }
 
+    @Test("what waits for a kind that the worker does not serve is counted too")
+    func unservedKind() async throws {
+        let stack = try await Stack()
+        try await stack.push(.kraken, .submitOrder, Stack.market("u-1"))
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_KINDS": "fetch_ticker"])
+        try await eventually("the stream's length is told") {
+            try await Stack.figure(worker, "^fleet_stream_length.*submit_order") == 1
+        }
+    }
+
     private static let deployment = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appending(path: "deploy")
 
