@@ -1,4 +1,4 @@
-# What deploy/demo and deploy/test share. Sourced, not run.
+# What deploy/demo, deploy/test and deploy/torture share. Sourced, not run.
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
@@ -45,6 +45,12 @@ need_packages() {
 }
 
 build_packages=(libhiredis-dev libcurl4-openssl-dev libssl-dev)
+
+# build ARGUMENT…: says how it ended, or why it failed.
+build() {
+  swift build "$@" >"$work/build.log" 2>&1 || { tail -n 30 "$work/build.log" >&2; die "the build failed"; }
+  tail -n 1 "$work/build.log"
+}
 
 # wait_for SECONDS COMMAND…: until the command succeeds.
 wait_for() {
