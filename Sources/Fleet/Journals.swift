@@ -17,7 +17,7 @@ struct Journal {
     var stampMs: Int64 = 0
     /// Since when no question about it has been answered.
     var unaskedFor = Duration.zero
-    /// When it was first sent, unix milliseconds; 0: not known.
+    /// The first request's time, as `stampMs`.
     var begunMs: Int64 = 0
     /// What it was sent or canceled for; empty: not known.
     var symbol = ""

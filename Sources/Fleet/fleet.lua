@@ -338,7 +338,8 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
--- time by the exchange's clock or 0, since when it could not be asked about or 0, when it was first begun or 0, symbol or ''}
+-- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
+-- ''}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -348,7 +349,7 @@ local function looked(j)
   list[9] = tonumber(j.absent or 0)
   list[10] = tonumber(j.stamp_ms or 0)
   list[11] = j.unasked_ms and time - tonumber(j.unasked_ms) or 0
-  list[12] = tonumber(j.begun_ms or 0)
+  list[12] = tonumber(j.first_stamp_ms or 0)
   list[13] = j.symbol or ''
   return list
 end
@@ -391,6 +392,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   end
   if redis.call('SISMEMBER', keys[2], argv[4]) == 1 then return {'paused'} end
   redis.call('HSETNX', keys[1], 'begun_ms', time)
+  if argv[5] and argv[5] ~= '0' then redis.call('HSETNX', keys[1], 'first_stamp_ms', argv[5]) end
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
   if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6]) end

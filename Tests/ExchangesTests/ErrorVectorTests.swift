@@ -56,6 +56,57 @@ struct ErrorVectorTests {
         }
     }
 
+    @Test("a status of something on the way proves nothing of an order", arguments: Exchange.allCases, [408, 413, 499])
+    func statusOfAnother(_ exchange: Exchange, _ status: Int) throws {
+        let answer = response("<html>", status: status)
+        let error = try #require(throws: ExchangeError.self) { try api(exchange).answer(to: submit(), answer) }
+        #expect(error.verdict == .unknown && error.mayHaveExecuted)
+    }
+
+    @Test("a refusal for limits says for how long, whatever its words", arguments: Exchange.allCases, [403, 418, 429])
+    func silence(_ exchange: Exchange, _ status: Int) throws {
+        let error = try #require(throws: ExchangeError.self) {
+            try api(exchange).answer(to: .tickers([instrument()]), response("", status: status))
+        }
+        #expect(error.verdict == .wait && error.retryAfter ?? .zero >= .seconds(10))
+    }
+
+    @Test("Kraken's other words for it", arguments: ["EGeneral:Too many requests", "EAuth:Too many requests"])
+    func words(_ text: String) throws {
+        let answer = response(#"{"error":["\#(text)"]}"#)
+        let error = try #require(throws: ExchangeError.self) { try api(.kraken).answer(to: submit(), answer) }
+        #expect(error.verdict == .wait && error.retryAfter == .seconds(5))
+    }
+
+    @Test(
+        "an answer that says there is no such market is told from other refusals",
+        arguments: [
+            (Exchange.binance, 400, #"{"code":-1121,"msg":"Invalid symbol."}"#),
+            (.bybit, 200, #"{"retCode":10001,"retMsg":"Not supported symbols"}"#),
+            (.bybit, 200, #"{"retCode":170121,"retMsg":"Invalid symbol."}"#),
+            (.kraken, 200, #"{"error":["EQuery:Unknown asset pair"]}"#),
+        ])
+    func noMarket(_ exchange: Exchange, _ status: Int, _ body: String) throws {
+        let refusals = [response(body, status: status), response("{}", status: 404)].map { answer in
+            #expect(throws: ExchangeError.self) { try api(exchange).answer(to: .tickers([instrument()]), answer) }
+        }
+        #expect(refusals[0]?.code == "unknown_symbol" && refusals[0]?.verdict == .permanent)
+        #expect(refusals[1]?.code != "unknown_symbol")
+    }
+
+    @Test(
+        "a market list in which nothing can be understood is no answer",
+        arguments: [
+            (Exchange.binance, #"{"symbols":[1,2]}"#), (.bybit, #"{"retCode":0,"result":{"list":[{"symbol":5}]}}"#),
+            (.kraken, #"{"error":[],"result":{"X":7}}"#),
+        ])
+    func noMarkets(_ exchange: Exchange, _ body: String) throws {
+        let error = try #require(throws: ExchangeError.self) {
+            try api(exchange).answer(to: .instruments, response(body))
+        }
+        #expect(error.code == "malformed_answer")
+    }
+
     @Test("the tables are whole")
     func count() { #expect(Entry.all.count == 84) }
 

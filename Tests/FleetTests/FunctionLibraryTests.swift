@@ -551,6 +551,55 @@ struct BudgetTests {
         #expect(try await take(.cancel(reference()), .cancel, most: 1) == 1)
     }
 
+    @Test("what a cancel costs at Kraken depends on the order's age")
+    func cancelCosts() {
+        let api = Kraken(baseURL: "", credentials: nil, tier: .starter)
+        let costs = [nil, 0, 4, 5, 12, 30, 60, 200, 4000].map { (seconds: Int?) in
+            var order = reference()
+            order.age = seconds.map { .seconds($0) }
+            return api.charges(for: .cancel(order)).first?.cost
+        }
+        #expect(costs == [8, 8, 8, 6, 5, 4, 2, 1, 1])
+    }
+
+    @Test("a gate stops all who stand behind it, and when it opens one goes first")
+    func gates() async throws {
+        let server = try await FunctionServer(streams: false)
+        /// Behind the first gate, with `more` behind others too.
+        func take(_ more: [String] = []) async throws -> [Int] {
+            let reply = try await server.call(
+                "fleet_limit_take", ["gate", "budget"] + more, [5, "1", "1", "100", "1"])
+            return reply.array?.compactMap(\.int) ?? []
+        }
+        #expect(try await take(["other"]) == [5, 0, 0])
+        #expect(try await server.call("fleet_limit_close", ["other"], [3_600_000]).int ?? 0 > 3_599_000)
+        #expect(try await take()[0] == 5, "the other gate is not looked at")
+        let closed = try await take(["other"])
+        #expect(closed[0] == 0 && (3_500_000...3_600_000).contains(closed[1]) && closed[2] == 1, "\(closed)")
+        // One that closes for less keeps it as it is.
+        #expect(try await server.call("fleet_limit_close", ["other"], [5]).int ?? 0 > 3_500_000)
+        // As it is when its time has just come.
+        try await server.redis("SET", "gate", "1", "PX", "60000")
+        #expect(try await take() == [1, 0, 0])
+        let next = try await take()
+        #expect(next[0] == 0 && (1...300).contains(next[1]) && next[2] == 1, "\(next)")
+    }
+
+    @Test("a ticker is newer when the exchange made it later, and where it does not say, when it came later")
+    func newerTickers() async throws {
+        let server = try await FunctionServer(streams: false)
+        func put(_ key: String, _ receivedMs: Int, _ json: String) async throws -> Int? {
+            try await server.call("fleet_cache_put", [key], [60, .int(receivedMs), .text(json)]).int
+        }
+        #expect(try await put("a", 1000, #"{"exchange_ms":900}"#) == 1)
+        #expect(try await put("a", 2000, #"{"exchange_ms":800}"#) == 0, "it was long on its way")
+        #expect(try await server.redis("GET", "a").text == #"1000 {"exchange_ms":900}"#)
+        #expect(try await put("a", 1100, #"{"exchange_ms":900}"#) == 1)
+        #expect(try await put("b", 1000, "{}") == 1)
+        #expect(try await put("b", 999, "{}") == 0)
+        #expect(try await put("b", 1001, "{}") == 1)
+    }
+
     @Test("what the exchange may have counted in the window before is not taken for this one's")
     func correction() async throws {
         let server = try await FunctionServer(streams: false)

@@ -12,17 +12,55 @@ import Testing
 struct OrderClockTests {
     @Test("a worker's clock that is set does not move the time after which the exchange refuses an order")
     func clockIsSet() async throws {
-        let fake = FakeHTTPServer { request in
-            request.target.contains("Time")
-                ? .text(#"{"error":[],"result":{"unixtime":1700000000}}"#)
-                : .text(#"{"error":[],"result":{"txid":["O-1"]}}"#)
-        }
+        let fake = exchange()
         let now = Mutex(Int64(1_700_000_100_000))
         let request = try await submit(on: fake, nowMs: { now.withLock { $0 } }) { now.withLock { $0 += 40_000 } }
         let deadline = try #require(request.body.firstMatch(of: /deadline=([^&]+)/)?.1.removingPercentEncoding)
         let date = try Date.ISO8601FormatStyle().parse(deadline)
         // Ten seconds from the exchange's own time, whatever this machine says.
         #expect((1_700_000_010...1_700_000_040).contains(date.timeIntervalSince1970), "\(deadline)")
+    }
+
+    @Test("an order whose deadline passes while its journal is opened is not sent")
+    @LaneActor
+    func deadlineInBetween() async throws {
+        let fake = exchange()
+        let now = Mutex(Int64(1_700_000_100_000))
+        let job = Job(
+            exchange: .kraken, kind: .submitOrder, entryId: "1-1",
+            fields: ["id", "o", "deadline_ms", "1700000100500"].map { .bytes(Array($0.utf8)) })
+        let nowMs = { @Sendable in now.withLock { $0 } }
+        let http = HTTPClient(now: nowMs)
+        defer { http.close() }
+        let session = try session(on: fake, http, nowMs: nowMs)
+        await #expect(throws: JobExpired.self) {
+            try await session.perform(.submit(order, reference()), for: job) { _ in now.withLock { $0 += 1000 } }
+        }
+        #expect(!fake.requests.contains { $0.target.contains("AddOrder") })
+    }
+
+    private let order = OrderRequest(
+        symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
+
+    /// A Kraken that takes every order.
+    private func exchange() -> FakeHTTPServer {
+        FakeHTTPServer { request in
+            request.target.contains("Time")
+                ? .text(#"{"error":[],"result":{"unixtime":1700000000}}"#)
+                : .text(#"{"error":[],"result":{"txid":["O-1"]}}"#)
+        }
+    }
+
+    @LaneActor
+    private func session(
+        on fake: FakeHTTPServer, _ http: HTTPClient, nowMs: @escaping @Sendable () -> Int64
+    ) throws -> ExchangeSession {
+        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        return ExchangeSession(
+            api: try kraken(fake.url), http: http, limiter: nil,
+            events: Events(keys: Keys(.kraken), consumer: "test", log: log),
+            redis: RedisClient(url: try RedisURL("unix:///none"), loop: LaneActor.loop, name: "test"),
+            keys: Keys(.kraken), metrics: LaneMetrics(.kraken), log: log, nowMs: nowMs, nextNonce: { 1 })
     }
 
     /// Learns the exchange's clock by one order, lets `meanwhile` happen, and sends another. - Returns: its request.
@@ -32,14 +70,7 @@ struct OrderClockTests {
     ) async throws -> FakeHTTPServer.Request {
         let http = HTTPClient(now: nowMs)
         defer { http.close() }
-        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        let session = ExchangeSession(
-            api: try kraken(fake.url), http: http, limiter: nil,
-            events: Events(keys: Keys(.kraken), consumer: "test", log: log),
-            redis: RedisClient(url: try RedisURL("unix:///none"), loop: LaneActor.loop, name: "test"),
-            keys: Keys(.kraken), metrics: LaneMetrics(.kraken), log: log, nowMs: nowMs, nextNonce: { 1 })
-        let order = OrderRequest(
-            symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
+        let session = try session(on: fake, http, nowMs: nowMs)
         for _ in 0..<2 {
             _ = try await session.perform(.submit(order, reference()), for: nil)
             meanwhile()

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Fleet
 
-@Suite("Tickers that share requests, and slots that are kept", .serialized, .timeLimit(.minutes(1)))
+@Suite("Tickers that share requests, and slots that are kept", .serialized, .timeLimit(.minutes(2)))
 struct TickerSharingTests {
     @Test("who asks while a request for the market is under way shares its answer")
     func singleFlight() async throws {
@@ -22,6 +22,82 @@ struct TickerSharingTests {
         }
         for index in 0..<20 { #expect(try await stack.result(.binance, "s-\(index)")["status"].text == "ok") }
         #expect(try await stack.requests(.binance, "ticker/24hr") - before == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a ticker that the exchange made earlier replaces a later one in no tier")
+    func olderTicker() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let (now, later) = (wallClockMs(), wallClockMs() + 3_600_000)
+        let json = #"{"exchange_ms":\#(later),"received_ms":\#(now),"symbol":"BTC/USDT"}"#
+        try await stack.command(["SET", Stack.key(.binance, "cache:BTC/USDT"), .text("\(now) \(json)")])
+        func ask(_ maxAgeMs: Int) async throws -> JSONValue {
+            let id = UUID().uuidString
+            return try await stack.run(
+                .binance, .fetchTicker, ["id": id, "symbol": "BTC/USDT", "max_age_ms": "\(maxAgeMs)"])
+        }
+        #expect(try await ask(30_000)["source"].text == "l2")
+        #expect(try await ask(0)["source"].text == "exchange")
+        let memory = try await ask(30_000)
+        #expect(memory["source"].text == "l1" && memory["data"]["exchange_ms"].int == Int(later), "\(memory)")
+        let shared = try await stack.command(["GET", Stack.key(.binance, "cache:BTC/USDT")]).text
+        #expect(shared?.contains("\(later)") == true)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a refresh without symbols fetches those that memory has answered too")
+    func askedInMemory() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .refreshCache, ["symbols": "LTC/USDT"])
+        let none = try await stack.run(.binance, .refreshCache, ["note": "all"])
+        #expect(none["data"]["refreshed"].int == 0, "a refresh asks for nothing itself: \(none)")
+        let ticker = try await stack.run(.binance, .fetchTicker, ["symbol": "LTC/USDT", "max_age_ms": "30000"])
+        #expect(ticker["source"].text == "l1", "\(ticker)")
+        #expect(try await stack.run(.binance, .refreshCache, ["note": "all"])["data"]["refreshed"].int == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an outage takes no attempt of a job that waits for its end, and its probes are told")
+    func outage() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])
+        try await stack.control(#"{"error_rate":1}"#)
+        for index in 0..<60 {
+            try await stack.push(
+                .binance, .fetchTicker, ["id": "o-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
+        }
+        try await eventually("five probes have failed", within: .seconds(50)) {
+            worker.program.errors.components(separatedBy: #""what":"market half-open""#).count > 5
+        }
+        #expect(try await stack.dead(.binance).isEmpty)
+        try await stack.endFaults()
+        for index in 0..<60 { #expect(try await stack.result(.binance, "o-\(index)")["status"].text == "ok") }
+        try await eventually("the page says it is over") {
+            try await Stack.figure(worker, "^fleet_breaker_open.*market") == 0
+        }
+    }
+
+    @Test("a stray refusal that does not speak of the market leaves orders of it alone")
+    func strayRefusal() async throws {
+        let stack = try await Stack()
+        let markets = #"""
+            {"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","filters":[
+            {"filterType":"PRICE_FILTER","tickSize":"0.01"},
+            {"filterType":"LOT_SIZE","minQty":"0.00001","maxQty":"9000","stepSize":"0.00001"}]}]}
+            """#
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(markets) }
+            if request.target.contains("time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            if request.target.contains("ticker") { return .text("not found", status: 404) }
+            return .text(#"{"clientOrderId":"o","orderId":1,"status":"FILLED","side":"BUY","origQty":"0.001"}"#)
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "BINANCE_URL": fake.url])
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "rejected")
+        let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(order["data"]["status"].text == "filled", "\(order)")
         withExtendedLifetime(worker) {}
     }
 

@@ -5,6 +5,25 @@ import Testing
 @Suite("Turnstile", .timeLimit(.minutes(1)))
 @LaneActor
 struct TurnstileTests {
+    @Test("who is in a hurry comes before those who wait, after those who are")
+    func hurry() async {
+        let turnstile = Turnstile()
+        var order: [Int] = []
+        await turnstile.enter()
+        await withDiscardingTaskGroup { jobs in
+            for number in 0..<6 {
+                jobs.addImmediateTask { @LaneActor in
+                    await turnstile.enter(first: number % 2 == 1)
+                    order.append(number)
+                    turnstile.leave()
+                }
+            }
+            while turnstile.waiting < 6 { await Task.yield() }
+            turnstile.leave()
+        }
+        #expect(order == [1, 3, 5, 0, 2, 4])
+    }
+
     /// They come in the first step of a task that began at once: between its look at the turnstile and its waiting for
     /// it, such a task comes to the actor's thread anew.
     @Test("who comes in the very moment that another leaves gets through")

@@ -1,0 +1,183 @@
+import Exchanges
+import Foundation
+import Logging
+import Redis
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Fleet
+
+/// What an exchange shows or does not show, and what that proves of an order.
+@Suite("Orders: what proves what became of them", .serialized, .timeLimit(.minutes(3)))
+struct OrderEvidenceTests {
+    private static let binance = ["FLEET_EXCHANGES": "binance"]
+
+    /// A journal as a dead worker left it: the send is `ago` ms old and may be accepted for another `left` ms.
+    private func leave(_ stack: Stack, _ id: String, ago: Int64, left: Int64, _ more: [String: String] = [:])
+        async throws
+    {
+        let now = wallClockMs()
+        try await stack.journal(
+            .binance, id,
+            [
+                "state": "sending", "owner": "ghost 0-1", "begun_ms": "\(now - ago)", "sent_ms": "\(now - ago)",
+                "send_until_ms": "\(now + left)", "sends": "1", "absent": "0", "uncertain_ms": "\(now - ago)",
+            ].merging(more) { $1 })
+    }
+
+    @Test("a journal lives as long as the order's result")
+    func journalLife() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        let month = 2_592_000
+        let order = Stack.market("o").merging(["result_ttl_s": "\(month)"]) { $1 }
+        #expect(try await stack.run(.binance, .submitOrder, order)["status"].text == "ok")
+        let left = try await stack.command(["TTL", Stack.key(.binance, "order:o")]).int ?? 0
+        #expect((month - 60...month).contains(left))
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "an id used again for another order does not end with what became of the first",
+        arguments: [Exchange.binance, .kraken])
+    func anotherOrder(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        #expect(try await stack.run(exchange, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(exchange, key)]) }
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        try await stack.push(exchange, .submitOrder, Stack.market("o").merging(["side": "sell"]) { $1 })
+        try await eventually("its send is uncertain") {
+            try await stack.journal(exchange, "o")["uncertain_ms"] != nil
+        }
+        try await stack.endFaults()
+        let result = try await stack.result(exchange, "o")
+        #expect(result["status"].text == "unknown", "\(result)")
+        #expect(result["error"]["message"].text?.contains("another order has its client order id") == true, "\(result)")
+        #expect(try await stack.orders(exchange, jobId: "o").count == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order made long before this one was sent is not taken for it")
+    func olderOrder() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(.binance, key)]) }
+        try await leave(stack, "o", ago: 60_000, left: -1, ["first_stamp_ms": "\(wallClockMs() + 7_200_000)"])
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        #expect(try await stack.orders(.binance, jobId: "o").count == 2)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order whose job may kill workers is not called unknown before the exchange's window has passed")
+    func poisonInWindow() async throws {
+        let stack = try await Stack()
+        try await leave(stack, "o", ago: 100, left: 4000)
+        let stream = Stack.key(.binance, "jobs:submit_order")
+        try await stack.command(["XGROUP", "CREATE", stream, "workers", "0", "MKSTREAM"])
+        let entry = try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
+        try await stack.command([
+            "XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000, "RETRYCOUNT", 3,
+        ])
+        let worker = try await stack.worker(Self.binance)
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("time in which nobody asked counts for nothing: one failed question later an order is not unknown")
+    func patience() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await leave(stack, "o", ago: 600_000, left: -582_000)
+        try await stack.control(#"{"error_rate":1}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("a question has failed") { try await stack.journal(.binance, "o")["unasked_ms"] != nil }
+        try await stack.endFaults()
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
+        // And in which nobody answered counts.
+        try await leave(stack, "p", ago: 600_000, left: -582_000, ["unasked_ms": "\(wallClockMs() - 301_000)"])
+        try await stack.control(#"{"error_rate":1}"#)
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("p"))["status"].text == "unknown")
+        #expect(try await stack.command(["SCARD", Stack.key(.binance, "unsettled")]) == .integer(1))
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("what was sent is asked about while its kind is paused, and nothing is sent")
+    func askedWhilePaused() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"drop_after_rate":1}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("its send is uncertain") {
+            try await stack.journal(.binance, "o")["uncertain_ms"] != nil
+        }
+        try await stack.command(["SADD", Stack.key(.binance, "paused"), "submit_order"])
+        try await stack.push(.binance, .submitOrder, Stack.market("new"))
+        try await stack.endFaults()
+        try await eventually("it is known") { try await stack.journal(.binance, "o")["outcome"] != nil }
+        #expect(try await stack.orders(.binance, jobId: "new").isEmpty)
+        withExtendedLifetime(worker) {}
+    }
+
+    // MARK: - Cancels
+
+    @Test(
+        "a refused cancel by a symbol that there is not prevents nothing, in a worker that has no market list yet too")
+    func coldTypo() async throws {
+        let stack = try await Stack()
+        let cancel = ["id": "c", "symbol": "NO/SUCH", "order_id": "o"]
+        try await stack.push(.binance, .cancelOrder, cancel)
+        let worker = try await stack.worker(Self.binance)
+        #expect(try await stack.result(.binance, "c")["error"]["code"].text == "unknown_symbol")
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(result["data"]["status"].text == "filled", "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a cancel by another symbol than the order's is refused, and names it", arguments: Exchange.allCases)
+    func otherSymbol(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        _ = try await stack.run(exchange, .submitOrder, Stack.resting("o"))
+        let refused = try await stack.run(
+            exchange, .cancelOrder, ["id": "c", "symbol": "ETH/USDT", "order_id": "o"])
+        #expect(refused["status"].text == "rejected" && refused["attempt"].int == 1, "\(refused)")
+        #expect(refused["error"]["message"].text == "symbol: 'ETH/USDT'; expected BTC/USDT, which the order is for")
+        let done = try await stack.run(exchange, .cancelOrder, ["id": "d", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(done["data"]["status"].text == "canceled", "\(done)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a cancel needs neither market data nor the exchange's time, once some worker has loaded the markets")
+    func marketDataDown() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(Self.binance)
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("o"))
+        let lists = try await stack.requests(.binance, "exchangeInfo")
+        let fake = FakeHTTPServer { request in
+            guard request.target.hasPrefix("/api/v3/order") else { return .text("", status: 503) }
+            let id = request.target.contains("origClientOrderId=o&") ? "o" : "?"
+            return .text(#"{"origClientOrderId":"\#(id)","orderId":1,"status":"CANCELED","side":"BUY","type":"LIMIT"}"#)
+        }
+        first.program.signal(SIGKILL)
+        // The same address as far as the list of markets goes.
+        let shared = try #require(
+            try await stack.command(["KEYS", Stack.key(.binance, "markets:*")]).array?.first?.text)
+        let own = Keys(.binance).markets(Signing.hex(Signing.sha256(fake.url.utf8).prefix(6)))
+        try await stack.command(["RENAME", .text(shared), .text(own)])
+        let second = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        let result = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "canceled", "\(result)")
+        #expect(try await stack.requests(.binance, "exchangeInfo") == lists && lists == 1)
+        withExtendedLifetime(second) {}
+    }
+}
