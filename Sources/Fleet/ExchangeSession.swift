@@ -101,6 +101,9 @@ package final class ExchangeSession {
         }
     }
 
+    /// The market, if the list is there and has it.
+    func known(_ symbol: String) -> Instrument? { instruments[symbol] }
+
     /// Whether the list is there and lacks the symbol.
     package func isUnknown(_ symbol: String) -> Bool { !instruments.isEmpty && instruments[symbol] == nil }
 

@@ -19,6 +19,8 @@ package struct Keys: Sendable {
     package func result(_ id: String) -> String { resultPrefix + id }
     package func order(_ id: String) -> String { prefix + "order:" + id }
     package func cache(_ symbol: String) -> String { prefix + "cache:" + symbol }
+    /// There while a worker fetches a ticker that others want too.
+    func fetch(_ symbol: String) -> String { prefix + "fetch:" + symbol }
     /// Symbols by the time (unix ms) they were last asked for: a sorted set.
     package var asked: String { prefix + "asked" }
     /// The last nonce given out: one sequence serves every API key, as it only ever grows.

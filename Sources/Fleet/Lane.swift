@@ -89,7 +89,8 @@ package final class Lane {
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
             throw ExchangeError(.wait, code: "no_nonce", "Redis gave no nonce")
         }
-        tickers = Tickers(session: session, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
+        tickers = Tickers(
+            session: session, owner: consumer, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
         orders = Orders(
             session: session, tickers: tickers, redis: trading, configuration: configuration, consumer: consumer,
             log: log, nowMs: nowMs)

@@ -36,6 +36,8 @@ package final class Tickers {
     }
 
     private let session: ExchangeSession
+    /// Whose claims are this worker's.
+    private let owner: String
     private let redis: RedisClient
     private let keys: Keys
     /// In seconds, in both tiers.
@@ -48,11 +50,18 @@ package final class Tickers {
     private var underWay: [String: [Waiter]] = [:]
     private let queued = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var isStopped = false
-    /// The symbols that jobs asked for since that was last written to Redis.
-    private var asked: Set<String> = []
+    /// When jobs last asked for a symbol, unix milliseconds, and when that was last written to Redis.
+    private var asked: [String: Int64] = [:]
+    private var notedMs: Int64 = 0
+    /// What this worker has claimed to fetch for all.
+    private var held: Set<String> = []
+    /// Who asked a longer time ago is not fetched for unless it asks again: longer than from one heartbeat to the next.
+    private static let latelyMs = 5000
 
-    package init(session: ExchangeSession, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64) {
-        (self.session, self.redis, self.ttl, self.nowMs) = (session, redis, ttl, nowMs)
+    package init(
+        session: ExchangeSession, owner: String, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64
+    ) {
+        (self.session, self.owner, self.redis, self.ttl, self.nowMs) = (session, owner, redis, ttl, nowMs)
         keys = Keys(session.api.exchange)
     }
 
@@ -62,7 +71,7 @@ package final class Tickers {
         guard maxAgeMs > 0, let found = memory.get(symbol, at: now), now - found.receivedMs <= maxAgeMs else {
             return nil
         }
-        asked.insert(symbol)
+        asked[symbol] = now
         return found
     }
 
@@ -75,13 +84,17 @@ package final class Tickers {
             let waiter = Waiter(continuation: continuation, maxAgeMs: maxAgeMs, deadlineMs: job.deadlineMs)
             // Its answer is received after this: young enough for all but who wants a request of his own.
             if maxAgeMs > 0, underWay[symbol]?.append(waiter) != nil { return }
-            if let index = wanted.firstIndex(where: { $0.symbol == symbol }) {
-                wanted[index].waiters.append(waiter)
-            } else {
-                wanted.append(Wanted(symbol: symbol, waiters: [waiter]))
-            }
-            queued.continuation.yield()
+            want(Wanted(symbol: symbol, waiters: [waiter]))
         }
+    }
+
+    private func want(_ one: Wanted) {
+        if let index = wanted.firstIndex(where: { $0.symbol == one.symbol }) {
+            wanted[index].waiters += one.waiters
+        } else {
+            wanted.append(one)
+        }
+        queued.continuation.yield()
     }
 
     /// Serves those who ask, until cancelled. One request at a time waits for its admission; many are under way.
@@ -89,25 +102,31 @@ package final class Tickers {
         await withDiscardingTaskGroup { requests in
             for await _ in queued.stream {
                 while !wanted.isEmpty, !Task.isCancelled {
+                    var claimed: [Wanted] = []
                     do {
                         // Redis first: it needs no admission, and serves while the exchange is away.
                         await answerFromRedis()
                         try await nameMarkets()
-                        if wanted.isEmpty { break }
+                        let others: [Wanted]
+                        (claimed, others) = await claim()
+                        if !others.isEmpty { requests.addTask { await self.lookAgain(for: others) } }
+                        if claimed.isEmpty { continue }
                         let start = ContinuousClock.now
                         let permit = try await session.admitTickers()
                         wanted = inTime(wanted)
                         // Another worker may have fetched it meanwhile.
                         if .now - start > .milliseconds(20) { await answerFromRedis() }
-                        // What came while admission was waited for has no market yet, and its turn next.
-                        let batch = Array(wanted.prefix(session.api.tickersAtOnce).prefix { $0.instrument != nil })
-                        wanted.removeFirst(batch.count)
+                        let batch = take(claimed)
                         for one in batch { underWay[one.symbol, default: []] += [] }
-                        requests.addTask { await self.request(batch, permit) }
+                        requests.addTask { [claimed] in
+                            await self.request(batch, permit)
+                            await self.release(claimed)
+                        }
                     } catch {
                         let left = wanted
                         wanted = []
                         end(left, with: .failure(error))
+                        await release(claimed)
                     }
                 }
             }
@@ -117,13 +136,82 @@ package final class Tickers {
         }
     }
 
+    /// What the next request is to bring: what is wanted, but for what another worker fetches just now, and as far as it
+    /// costs nothing what jobs have asked for lately, oldest first, so that all of it ages together.
+    /// - Returns: that, and what was left to others and is wanted no more.
+    private func claim() async -> (mine: [Wanted], others: [Wanted]) {
+        let (size, now) = (session.api.tickersAtOnce, nowMs())
+        var next = Array(wanted.prefix(size).prefix { $0.instrument != nil })
+        // Who wants the exchange's own answer shares with nobody.
+        if next.allSatisfy({ $0.waiters.contains { $0.maxAgeMs == 0 } }) { return (next, []) }
+        let busy = Set(wanted.map(\.symbol)).union(underWay.keys)
+        let lately = asked.filter { now - $0.value < Self.latelyMs && !busy.contains($0.key) }.keys
+            .map { (symbol: $0, receivedMs: memory.get($0, at: now)?.receivedMs ?? 0) }
+            .sorted { $0.receivedMs < $1.receivedMs }
+        // More than fit, as some will be others'.
+        next += lately.prefix(10 * (size - next.count)).map {
+            Wanted(symbol: $0.symbol, instrument: session.known($0.symbol), waiters: [])
+        }
+        next.removeAll { $0.instrument == nil }
+        let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000)])[0].array
+        let isMine = { (index: Int) in granted?[index].int != 0 || next[index].waiters.contains { $0.maxAgeMs == 0 } }
+        let mine = next.indices.filter(isMine).map { next[$0] }
+        held.formUnion(mine.map(\.symbol))
+        let left = Set(next.map(\.symbol)).subtracting(mine.map(\.symbol))
+        let others = wanted.filter { left.contains($0.symbol) }
+        wanted.removeAll { left.contains($0.symbol) }
+        if mine.contains(where: { !$0.waiters.isEmpty }) { return (mine, others) }
+        await release(mine)
+        return ([], others)
+    }
+
+    /// Takes what was claimed, with who waits for it now, from what is wanted; nothing when nobody does.
+    private func take(_ claimed: [Wanted]) -> [Wanted] {
+        let waiters = Dictionary(wanted.map { ($0.symbol, $0.waiters) }, uniquingKeysWith: +)
+        let batch = claimed.map {
+            Wanted(symbol: $0.symbol, instrument: $0.instrument, waiters: waiters[$0.symbol] ?? [])
+        }
+        let symbols = Set(claimed.map(\.symbol))
+        wanted.removeAll { symbols.contains($0.symbol) }
+        return batch.contains { !$0.waiters.isEmpty } ? batch : []
+    }
+
+    private func lookAgain(for others: [Wanted]) async {
+        try? await LaneActor.sleep(for: .milliseconds(20))
+        for one in inTime(others) {
+            if isStopped { end([one], with: .failure(CancellationError())) } else { want(one) }
+        }
+    }
+
+    /// Gives claims up, in a moment: who has just looked into Redis in vain would fetch again.
+    private func release(_ claimed: [Wanted]) async {
+        let symbols = claimed.map(\.symbol).filter { held.remove($0) != nil }
+        if !symbols.isEmpty { _ = await redis.pipeline([claiming(symbols, ms: 100)]) }
+    }
+
+    private func claiming(_ symbols: [String], ms: Int) -> RedisCommand {
+        let limits: [RedisArgument] = [.text(owner), .int(ms), .int(session.api.tickersAtOnce)]
+        return FunctionLibrary.command("fleet_fetch_claim", symbols.map(keys.fetch), limits)
+    }
+
     /// Answers those of the next request who can be answered from L2.
     private func answerFromRedis() async {
         let symbols = wanted.prefix(session.api.tickersAtOnce)
             .filter { $0.waiters.contains { $0.maxAgeMs > 0 } }.map(\.symbol)
         guard !symbols.isEmpty else { return }
-        let replies = await redis.pipeline([RedisCommand(["MGET"]) + symbols.map(keys.cache)])[0].array ?? []
-        for (symbol, reply) in zip(symbols, replies) {
+        let replies = await redis.pipeline([
+            RedisCommand(["MGET"]) + symbols.map(keys.cache),
+            [
+                "ZRANGE", .text(keys.asked), "+inf", .int(Int(nowMs()) - Self.latelyMs), "BYSCORE", "REV", "LIMIT", 0,
+                1000, "WITHSCORES",
+            ],
+        ])
+        // Other workers' jobs count as much as ours.
+        let all = replies[1].array?.compactMap(\.text) ?? []
+        for index in stride(from: 0, to: all.count - 1, by: 2) {
+            asked[all[index]] = max(asked[all[index]] ?? 0, Int64(all[index + 1]) ?? 0)
+        }
+        for (symbol, reply) in zip(symbols, replies[0].array ?? []) {
             // `<received ms> <JSON>`, as `fleet_cache_put` writes it.
             guard let parts = reply.text?.split(separator: " ", maxSplits: 1), parts.count == 2,
                 let receivedMs = Int64(parts[0]), (0..<nowMs() + 60_000).contains(receivedMs),
@@ -133,7 +221,7 @@ package final class Tickers {
             remember(symbol, found)
             for waiter in wanted[index].waiters where age <= waiter.maxAgeMs && waiter.maxAgeMs > 0 {
                 waiter.continuation.resume(returning: (found, .l2))
-                asked.insert(symbol)
+                asked[symbol] = nowMs()
             }
             wanted[index].waiters.removeAll { age <= $0.maxAgeMs && $0.maxAgeMs > 0 }
         }
@@ -191,7 +279,7 @@ package final class Tickers {
         for one in batch {
             let symbol = one.symbol
             let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
-            if found[symbol] != nil { asked.insert(symbol) }
+            if found[symbol] != nil, !one.waiters.isEmpty { asked[symbol] = nowMs() }
             finish([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
         }
         await share(found)
@@ -273,8 +361,11 @@ package final class Tickers {
     func noteAsked() async { _ = await redis.pipeline(takeAsked()) }
 
     private func takeAsked() -> [RedisCommand] {
-        guard !asked.isEmpty, redis.isConnected else { return [] }
-        let scores = exchange(&asked, with: []).flatMap { [RedisArgument.int(Int(nowMs())), .text($0)] }
+        let now = nowMs()
+        asked = asked.filter { now - $0.value < 600_000 }
+        let scores = asked.filter { $0.value >= notedMs }.flatMap { [RedisArgument.int(Int($0.value)), .text($0.key)] }
+        guard !scores.isEmpty, redis.isConnected else { return [] }
+        notedMs = now
         return [RedisCommand(["ZADD", .text(keys.asked)] + scores), ["EXPIRE", .text(keys.asked), 600]]
     }
 

@@ -572,6 +572,20 @@ redis.register_function{function_name = 'fleet_limit_close', flags = {'allow-oom
   return math.ceil(closed_for(keys[1], time))
 end}
 
+-- Lets one worker fetch what several want; its own claim it may renew, or shorten.
+-- KEYS: 1… claims  ARGV: 1 who  2 milliseconds for which a claim stands  3 most claims
+-- Returns: for each 1, or 0 when it is another's or one too many
+redis.register_function{function_name = 'fleet_fetch_claim', flags = {'allow-oom'}, callback = function(keys, argv)
+  local granted, left = {}, tonumber(argv[3])
+  for i = 1, #keys do
+    local owner = left > 0 and redis.call('GET', keys[i])
+    granted[i] = left > 0 and (not owner or owner == argv[1]) and 1 or 0
+    if granted[i] == 1 then redis.call('SET', keys[i], argv[1], 'PX', argv[2]) end
+    left = left - granted[i]
+  end
+  return granted
+end}
+
 -- When the exchange made a ticker, else when it was received.
 local function made_ms(value)
   return tonumber(string.match(value, '"exchange_ms":(%d+)') or string.match(value, '^%d+') or 0)

@@ -11,7 +11,7 @@ struct Bench: AsyncParsableCommand {
             with -c release mean anything. Exit codes: 0 done, 1 not measured (validate: or too slow), 64 usage.
             """,
         subcommands: [
-            Drain.self, Latency.self, HTTP.self, Caches.self, Calls.self, Memory.self, Validate.self,
+            Drain.self, Latency.self, HTTP.self, Sharing.self, Caches.self, Calls.self, Memory.self, Validate.self,
         ])
 }
 

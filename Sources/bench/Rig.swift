@@ -57,12 +57,13 @@ final class Rig {
         ]).processIdentifier
         redis = try Self.eventually("redis-server starts") { try? Wire(socket) }
         let pipe = Pipe()
-        try Self.start([Self.program("exchange-simulator"), "--port", "0", "--limits", "off"], output: pipe)
+        let simulator = [Self.program("exchange-simulator"), "--port", "0", "--limits", "off", "--markets", "112"]
+        try Self.start(simulator, output: pipe)
         let line = String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self)
         guard let match = line.firstMatch(of: /listening on (http:\/\/\S+)\n/) else {
             throw NotMeasured("the simulator did not start")
         }
-        simulator = String(match.1)
+        self.simulator = String(match.1)
     }
 
     private static func program(_ name: String) -> String {
@@ -100,7 +101,7 @@ final class Rig {
         }
     }
 
-    private static func eventually<Value>(
+    static func eventually<Value>(
         _ what: String, seconds: Int = 20, _ look: () throws -> Value?
     ) throws -> Value {
         for _ in 0..<(500 * seconds) {

@@ -47,6 +47,10 @@ struct Validate: Measurement {
         check("answered of 1,000 requests at once", requests[atOnce, "answered"], least: 1000)
         check("in flight of them", requests[atOnce, "connections"], least: 1000)
 
+        let shared = try await Sharing.parse([]).measure(rig)
+        check("HTTP requests/s of 10,000 ticker jobs", shared["all", "per_s"], most: 12)
+        check("the same after the first second", shared["all", "after_1_s"], most: 12)
+
         check("start to first job, ms", try startMs(rig), most: 199.9)
         check("idle, % of a core", try idlePercent(rig, seconds: 5), most: 0.499)
         table.passes = table.rows.allSatisfy { $0.values[2] != 0 }

@@ -18,9 +18,11 @@ final class Server: Sendable {
     private let exchanges: Mutex<[any Dialect]>
 
     /// - Throws: when the file of a secret cannot be read.
-    init(seed: UInt64, limited: Bool) throws {
+    init(seed: UInt64, limited: Bool, markets: Int) throws {
         let now = Server.now
-        func venue(_ name: String) throws -> Venue { try Venue(name, limited: limited, seed: seed, now: now) }
+        func venue(_ name: String) throws -> Venue {
+            try Venue(name, limited: limited, markets: markets, seed: seed, now: now)
+        }
         exchanges = Mutex([
             Binance(venue: try venue("binance")), Bybit(venue: try venue("bybit")), Kraken(venue: try venue("kraken")),
         ])

@@ -13,15 +13,17 @@ import NIOCore
     @Option(help: "Address to listen on.") var host = "127.0.0.1"
     @Option(help: "Seed of prices and faults.") var seed: UInt64 = 1
     @Option(help: "Enforce and report the exchanges' rate limits.") var limits = Switch.on
+    @Option(help: "Markets of each exchange: those beyond its own are made up, e.g. S012/USDT.") var markets = 0
 
     func validate() throws {
         if !(0...65_535).contains(port) { throw ValidationError("--port '\(port)': expected 0 to 65535") }
+        if !(0...1000).contains(markets) { throw ValidationError("--markets '\(markets)': expected 0 to 1000") }
     }
 
     func run() async throws {
         // In a container this is process 1, which no signal ends by default.
         for number in [SIGINT, SIGTERM] { signal(number) { _ in _exit(0) } }
-        let server = try Server(seed: seed, limited: limits == .on), host = host
+        let server = try Server(seed: seed, limited: limits == .on, markets: markets), host = host
         let app = Application(
             responder: CallbackResponder(callback: server.respond),
             configuration: .init(address: .hostname(host, port: port)),

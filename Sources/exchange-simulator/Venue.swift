@@ -21,7 +21,7 @@ final class Venue {
     private var counts = ["refused_for_limits": 0, "over_limit": 0, "bans": 0, "signature_failures": 0]
 
     /// - Throws: when the file of a secret cannot be read.
-    init(_ name: String, limited: Bool, seed: UInt64, now: Int) throws {
+    init(_ name: String, limited: Bool, markets count: Int, seed: UInt64, now: Int) throws {
         let speeches = try JSONDecoder().decode([String: Speech].self, from: Data(PackageResources.speech_json))
         guard let speech = speeches[name] else { throw CocoaError(.coderValueNotFound) }
         func setting(_ kind: String) throws -> String? {
@@ -34,7 +34,13 @@ final class Venue {
         (key, secret) = (try setting("key") ?? speech.key, try setting("secret") ?? speech.secret)
         (self.name, self.speech, self.limited, self.now) = (name, speech, limited, now)
         faults = Faults(random: Seeded(state: seed))
-        let listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
+        var listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
+        // Made up after Bitcoin's, which is XBT at Kraken.
+        let base = name == "kraken" ? "XBT" : "BTC", model = json(listings["\(base)USDT"] ?? [:])
+        while listings.count < count {
+            let own = String(format: "S%03ld", listings.count)
+            listings["\(own)USDT"] = object(Array(model.replacing(base, with: own).utf8))
+        }
         markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, of: name, seed: seed) }
     }
 

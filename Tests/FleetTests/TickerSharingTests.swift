@@ -101,6 +101,40 @@ struct TickerSharingTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("a ticker that one worker fetches is fetched by no other that wants it too")
+    func sharedByAll() async throws {
+        let stack = try await Stack()
+        let settings = ["FLEET_EXCHANGES": "binance"]
+        let workers = try await [stack.worker(settings), stack.worker(settings)]
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "ETH/USDT"])
+        try await stack.control(#"{"latency_ms":1500}"#)
+        let before = try await stack.requests(.binance, "ticker/24hr")
+        var pushed = 0
+        try await eventually("both have jobs in hand") {
+            pushed += 1
+            try await stack.push(
+                .binance, .fetchTicker, ["id": "s-\(pushed)", "symbol": "BTC/USDT", "max_age_ms": "30000"])
+            for worker in workers where try await Stack.figure(worker, "^fleet_jobs_in_hand") == 0 { return false }
+            return true
+        }
+        for number in 1...pushed { #expect(try await stack.result(.binance, "s-\(number)")["status"].text == "ok") }
+        #expect(try await stack.requests(.binance, "ticker/24hr") - before == 1)
+    }
+
+    @Test("what was asked for lately comes along with what is asked for now")
+    func comesAlong() async throws {
+        let (stack, fake) = (try await Stack(), delisting())
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        for symbol in ["P1/USD", "P2/USD"] {
+            #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": symbol])["status"].text == "ok")
+        }
+        let again = try await stack.run(.kraken, .fetchTicker, ["id": "a", "symbol": "P1/USD", "max_age_ms": "1"])
+        #expect(again["source"].text == "exchange", "\(again)")
+        let last = try #require(fake.requests.last { $0.target.contains("Ticker") }?.target)
+        #expect(last.contains("P1") && last.contains("P2"), "\(last)")
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a worker of few slots keeps one for cancels")
     func keptSlot() async throws {
         let stack = try await Stack()
