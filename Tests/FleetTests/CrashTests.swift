@@ -23,8 +23,10 @@ struct CrashTests {
         #expect(books.twice.isEmpty, "\(books.twice)")
         #expect(books.wrong.isEmpty, "\(books.wrong)")
         #expect(books.count("unknown") == 0 && books.count("failed") == 0, "no exchange had a fault")
-        // The promise is 15 s; the machine of a test may be busy.
-        #expect((books.market.max() ?? 0) < 30_000)
+        // The promise is 15 s; here four workers are started anew all the time on what the machine has.
+        for times in [books.market, books.trading] {
+            #expect(!times.isEmpty && times.allSatisfy { $0 < 20_000 }, "\(times)")
+        }
     }
 
     @Test("the same at faulty exchanges: at most one execution, every end is true, and unknown only what is nowhere")

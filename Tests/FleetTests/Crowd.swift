@@ -52,8 +52,8 @@ actor Crowd {
     private(set) var pushed: [Pushed] = []
     private var count = 0
     private var kills = 0
-    /// When each job was last found pending for a worker just killed.
-    private var orphaned: [String: Int64] = [:]
+    /// When each job was last found pending for a worker just killed, and whether its order may have been sent then.
+    private var orphaned: [String: (killedMs: Int64, mayBeSent: Bool)] = [:]
 
     init(_ stack: Stack, workers: Int = 4, orders: Int, seed: UInt64 = Torture.seed) async throws {
         (self.stack, self.orders, dice) = (stack, orders, Dice(state: seed))
@@ -124,9 +124,12 @@ actor Crowd {
             (reply.array ?? []).compactMap { $0.array?.first?.text }.map { (stream, $0) }
         }
         let jobs = await stack.pipeline(entries.map { ["XRANGE", .text($0.0), .text($0.1), .text($0.1)] })
-        for job in jobs {
-            let fields = job.array?.first?.array?.last?.array?.compactMap(\.text) ?? []
-            if let name = fields.firstIndex(of: "id") { orphaned[fields[name + 1]] = killedMs }
+        for ((stream, _), job) in zip(entries, jobs) {
+            let fields = Stack.pairs(job.array?.first?.array?.last?.array ?? [])
+            guard let id = fields["id"] else { continue }
+            let journal = stream.prefix { $0 != "}" } + "}:order:" + (fields["order_id"] ?? id)
+            let state = try await stack.command(["HGET", .text(String(journal)), "state"]).text
+            orphaned[id] = (killedMs, state == "sending")
         }
     }
 
@@ -188,10 +191,11 @@ actor Crowd {
         var statuses: [Kind: [String: Int]] = [:]
         /// Given up because they were in the hands of too many killed workers.
         var poisoned: [Exchange: Int] = [:]
-        /// From the kill of its worker to the end of a job: tickers and refreshes, and orders and cancels, whose
-        /// exchange may have to be asked for twenty seconds.
+        /// From the kill of its worker to the end of a job: tickers and refreshes, orders and cancels, and those of
+        /// them whose order may have been sent, so that its exchange may have to be asked for twenty seconds.
         var market: [Int] = []
         var trading: [Int] = []
+        var sent: [Int] = []
 
         func count(_ status: String) -> Int { statuses.values.reduce(0) { $0 + ($1[status] ?? 0) } }
 
@@ -208,6 +212,7 @@ actor Crowd {
                 "jobs \(jobs), lost \(lost.count), executed twice \(twice.count), kills \(kills)",
                 "recovery of tickers and refreshes: \(spread(market))",
                 "recovery of orders and cancels: \(spread(trading))",
+                "recovery of those whose order may have been sent: \(spread(sent))",
             ]
             for kind in Kind.allCases {
                 let counts = (statuses[kind] ?? [:]).sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
@@ -249,12 +254,9 @@ actor Crowd {
             if let contradiction = Self.contradiction(job.kind, status, result["data"]["status"].text, found.last) {
                 books.wrong.append("\(job.exchange) \(contradiction): \(result)")
             }
-            if let killedMs = orphaned[job.id], let endMs = result["finished_ms"].int, endMs > killedMs {
-                if job.kind.isTrading {
-                    books.trading.append(endMs - Int(killedMs))
-                } else {
-                    books.market.append(endMs - Int(killedMs))
-                }
+            if let (killedMs, mayBeSent) = orphaned[job.id], let endMs = result["finished_ms"].int, endMs > killedMs {
+                let times = !job.kind.isTrading ? \Books.market : mayBeSent ? \.sent : \.trading
+                books[keyPath: times].append(endMs - Int(killedMs))
             }
         }
         return books
