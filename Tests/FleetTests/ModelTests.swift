@@ -273,7 +273,7 @@ struct JobModel: Model {
                 ])
             }
         }
-        switch random.below(30) {
+        switch random.below(32) {
         case 0..<5: try await enqueue()
         case 5: try await add()
         case 6..<11: try await read(most: 1 + random.below(3))
@@ -289,6 +289,7 @@ struct JobModel: Model {
         case 26: try await replay()
         case 27: try await unschedule()
         case 28: try await expire()
+        case 29..<31: try await finishPlainly()
         default:
             // The worker dies: its deliveries stay, nobody knows of them.
             let index = random.below(workers.count)
@@ -406,6 +407,24 @@ struct JobModel: Model {
         guard try take(job.kind, entry, worker, reply) != nil else { return }
         if ttl > 0 { results[job.id] = "r\(job.number)" }
         mark(job, from: entry, to: nil)
+    }
+
+    /// What `Finisher` writes for a plain ticker whose lease is young, without a look whose it is: the process may have
+    /// been stopped in between, so the delivery is anybody's by now, or over. The marker of the id goes, whatever it says.
+    private mutating func finishPlainly() async throws {
+        guard let (_, job, entry) = next(.fetchTicker) else { return }
+        let ttl = random.below(2) * 60
+        let (stream, marked) = (RedisArgument.text(keys.jobs(job.kind)), job.id == entry ? [] : [keys.marker(job.id)])
+        _ = await redis.pipeline(
+            [["MULTI"]]
+                + (ttl > 0 ? [["SET", .text(keys.result(job.id)), .text("r\(job.number)"), "EX", .int(ttl)]] : [])
+                + [["XACK", stream, .text(Keys.group), .text(entry)], ["XDEL", stream, .text(entry)]]
+                + marked.map { ["DEL", .text($0)] })
+        let reply = try await send(["EXEC"])
+        try expect(reply.array?.count, (ttl > 0 ? 3 : 2) + marked.count)
+        streams[job.kind]?.removeAll { $0.id == entry }
+        if ttl > 0 { results[job.id] = "r\(job.number)" }
+        if !marked.isEmpty { markers[job.id] = nil }
     }
 
     private mutating func bury() async throws {
@@ -600,9 +619,10 @@ struct JobModel: Model {
     }
 
     /// A delivery that some worker believes to have; the worker forgets it.
-    private mutating func next() -> (worker: String, job: ModelJob, entry: String)? {
+    private mutating func next(_ kind: Kind? = nil) -> (worker: String, job: ModelJob, entry: String)? {
         let worker = random.below(workers.count)
-        guard let index = workers[worker].held.indices.randomElement(using: &random) else { return nil }
+        let held = workers[worker].held
+        guard let index = random.pick(held.indices.filter { kind == nil || held[$0].kind == kind }) else { return nil }
         var (_, entry, job) = workers[worker].held.remove(at: index)
         if job.id.isEmpty { job.id = entry }
         return (workers[worker].name, job, entry)
