@@ -97,26 +97,42 @@ struct LimitTests {
         let stack = try await Stack()
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_LIMITS": "on"])
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("rests"))
-        let flood = (0..<60_000).map { index in
+        var waits: [[Int]] = []
+        func trade(_ name: String) async throws {
+            waits += [[], []]
+            for index in 0..<10 {
+                let id = "\(name)-\(index)"
+                let order = try await stack.run(.binance, .submitOrder, Stack.resting(id))
+                let cancel = try await stack.run(
+                    .binance, .cancelOrder, ["id": "c-" + id, "symbol": "BTC/USDT", "order_id": id])
+                for (kind, result) in [order, cancel].enumerated() {
+                    #expect(result["status"].text == "ok", "\(result)")
+                    let wait = (result["finished_ms"].int ?? 0) - (result["enqueued_ms"].int ?? 0)
+                    waits[waits.count - 2 + kind].append(wait)
+                }
+            }
+        }
+        try await trade("quiet")
+        let flood = (0..<100_000).map { index in
             Stack.append(
                 .binance, .fetchTicker,
                 [("symbol", Array(["BTC/USDT", "ETH/USDT"][index % 2].utf8)), ("max_age_ms", [48])])
         }
         #expect(await stack.pipeline(flood).allSatisfy { $0.error == nil })
-        var waits: [[Int]] = [[], []]
-        for index in 0..<10 {
-            let order = try await stack.run(.binance, .submitOrder, Stack.resting("o-\(index)"))
-            let cancel = try await stack.run(
-                .binance, .cancelOrder, ["id": "c-\(index)", "symbol": "BTC/USDT", "order_id": "o-\(index)"])
-            for (kind, result) in [order, cancel].enumerated() {
-                #expect(result["status"].text == "ok", "\(result)")
-                waits[kind].append((result["finished_ms"].int ?? 0) - (result["enqueued_ms"].int ?? 0))
-            }
+        // Three quarters of a bucket of 300, at 2 each; the rest is kept for orders and cancels.
+        try await eventually("the tickers' share of the bucket is used up") {
+            try await stack.requests(.binance, Stack.tickerEndpoint[.binance] ?? "") >= 120
         }
+        try await trade("flooded")
         let left = try await stack.backlog(.binance).entries
         // Five orders may go at once and 4.4 a second after them, whatever else waits.
-        print("beside \(left) waiting tickers took cancels \(waits[1]) ms, orders \(waits[0]) ms")
+        print(
+            "beside \(left) waiting tickers took cancels \(waits[3]) ms, orders \(waits[2]) ms; "
+                + "without them cancels \(waits[1]) ms")
         #expect(left > 0, "the flood must outlast the orders")
+        // Ten to twenty more here, where a debug build shares two cores with its Redis, and forty on a loaded machine.
+        let median = { (kind: Int) in waits[kind].sorted()[5] }
+        #expect(median(3) <= median(1) + 75, "cancels waited for tickers")
         withExtendedLifetime(worker) {}
     }
 
