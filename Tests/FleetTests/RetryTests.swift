@@ -181,8 +181,11 @@ struct RetryTests {
             late.append((result["enqueued_ms"].int ?? 0) - Int(firstMs) - index * 20)
         }
         late.sort()
-        print("delayed jobs came p50 \(late[49]) ms, p99 \(late[98]) ms after their time (the promise: 100 ms)")
-        #expect(late[0] >= 0 && late[98] < 500, "\(late)")
+        print(
+            "delayed jobs came p50 \(late[49]) ms, p99 \(late[98]) ms, at most \(late[99]) ms after their time "
+                + "(the promise: 100 ms)")
+        // The promise is of a quiet machine: a loaded one keeps it for half, and may take as long again for the others.
+        #expect(late[0] >= 0 && late[49] < 100 && late[99] < 200, "\(late)")
         #expect(try await stack.added(.binance, .fetchTicker) == 100, "each once")
         #expect(try await stack.command(["ZCARD", Stack.key(.binance, "delayed")]) == .integer(0))
         withExtendedLifetime(workers) {}
