@@ -10,7 +10,12 @@ import Testing
 @Suite("Troubles of Redis", .serialized, .timeLimit(.minutes(3)))
 struct RedisTroubleTests {
     /// What happens in the middle of work.
-    enum Trouble: CaseIterable { case killed, paused, frozen, replica, busy, loading, password, functions }
+    enum Trouble: CaseIterable {
+        case killed, paused, frozen, replica, busy, loading, password, functions
+
+        /// Whether it outlasts the leases of what is in hand.
+        var isLong: Bool { self == .paused || self == .frozen }
+    }
 
     private static let exchanges = [Exchange.binance, .kraken]
 
@@ -45,14 +50,15 @@ struct RedisTroubleTests {
                 }
             }
         case .paused:
-            // Longer than any call waits.
-            try await stack.command(["CLIENT", "PAUSE", 8000, "ALL"])
+            try await stack.command(["CLIENT", "PAUSE", 20_000, "ALL"])
             try await says("redis away")
             _ = await stack.pipeline([["PING"]])
         case .frozen:
+            let end = ContinuousClock.now + .seconds(20)
             stack.redis.withLock { $0 }.signal(SIGSTOP)
             try await says("redis away")
             #expect(try await Stack.get(worker.metricsPort, "/readyz")?.status == 503)
+            try await eventually("twenty seconds are over") { ContinuousClock.now >= end }
             stack.redis.withLock { $0 }.signal(SIGCONT)
         case .replica:
             try await stack.command(["REPLICAOF", "127.0.0.1", "1"])
@@ -86,7 +92,7 @@ struct RedisTroubleTests {
     }
 
     @Test(
-        "a worker waits for Redis, says so once a change, stays alive, and then does every job, each order once",
+        "workers wait for Redis, say so once a change, stay alive, and then do every job, each order once",
         arguments: Trouble.allCases)
     func trouble(_ trouble: Trouble) async throws {
         let stack = try await Stack(
@@ -94,20 +100,39 @@ struct RedisTroubleTests {
                 // Each command of the log takes a millisecond to load, and the server answers once a thousand.
                 + (trouble == .loading ? ["--key-load-delay", "1000"] : []),
             redisUser: ":one@")
-        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance,kraken"])
-        let alive = Task {
+        var workers: [Stack.Worker] = []
+        for _ in 0..<(trouble.isLong ? 2 : 1) {
+            workers.append(try await stack.worker(["FLEET_EXCHANGES": "binance,kraken"]))
+        }
+        let alive = Task { [workers] in
             var sick = 0
             while !Task.isCancelled {
-                let isWell = try await Stack.get(worker.metricsPort, "/healthz")?.status == 200
-                if !isWell, !Task.isCancelled { sick += 1 }
+                for worker in workers {
+                    let isWell = try await Stack.get(worker.metricsPort, "/healthz")?.status == 200
+                    if !isWell, !Task.isCancelled { sick += 1 }
+                }
                 try? await Task.sleep(for: .milliseconds(50))
             }
             return sick
         }
-        try await stack.control(#"{"latency_ms":50}"#)
+        try await stack.control(#"{"latency_ms":\#(trouble.isLong ? 3000 : 50)}"#)
         try await push(stack, "before", 20)
-        _ = try await stack.result(.kraken, "before-t-0")
-        try await meet(trouble, stack, worker)
+        if trouble.isLong {
+            try await eventually("both have much in hand, and orders are under way") {
+                for worker in workers where try await Stack.figure(worker, "^fleet_jobs_in_hand") < 10 { return false }
+                for exchange in Self.exchanges {
+                    var isSending = false
+                    for index in 0..<20 where !isSending {
+                        isSending = try await stack.journal(exchange, "before-o-\(index)")["state"] == "sending"
+                    }
+                    if !isSending { return false }
+                }
+                return true
+            }
+        } else {
+            _ = try await stack.result(.kraken, "before-t-0")
+        }
+        try await meet(trouble, stack, workers[0])
         try await push(stack, "after", 5)
         try await stack.endFaults()
         for exchange in Self.exchanges {
@@ -125,12 +150,17 @@ struct RedisTroubleTests {
         }
         alive.cancel()
         #expect(try await alive.value == 0, "the loops turned all the time")
-        let lines = worker.program.errors.split(separator: "\n").filter { !$0.contains(#""level":"info""#) }
-        // Without its time.
-        let said = Dictionary(grouping: lines) { $0.drop { $0 != "," } }
-        for (line, times) in said { #expect(times.count <= (trouble == .killed ? 6 : 2), "\(line)") }
-        #expect(lines.count <= (trouble == .killed ? 70 : 16), "\(lines.joined(separator: "\n"))")
-        #expect(!worker.program.errors.contains("\"one\"") && !worker.program.errors.contains(":one@"))
+        for worker in workers {
+            if trouble.isLong {
+                #expect(try await Stack.figure(worker, "^fleet_job_moves_total.*(claimed|fenced)") == 0)
+            }
+            let lines = worker.program.errors.split(separator: "\n").filter { !$0.contains(#""level":"info""#) }
+            // Without its time.
+            let said = Dictionary(grouping: lines) { $0.drop { $0 != "," } }
+            for (line, times) in said { #expect(times.count <= (trouble == .killed ? 6 : 2), "\(line)") }
+            #expect(lines.count <= (trouble == .killed ? 70 : 16), "\(lines.joined(separator: "\n"))")
+            #expect(!worker.program.errors.contains("\"one\"") && !worker.program.errors.contains(":one@"))
+        }
     }
 
     @Test("a master that was demoted is left for the one that its name leads to now")
