@@ -133,8 +133,8 @@ package final class Lane {
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
         running += 1
         let startedMs = nowMs()
-        // Read while somebody paused it: it goes back, and what waits with it is not read. An order may have been sent.
-        if paused.contains(job.kind), job.kind != .submitOrder { return delay(job, Lease.heartbeat, .setAside) }
+        // Read while somebody paused it: it goes back, and what waits with it is not read.
+        if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
         if job.isFirst { metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs)) }
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
@@ -222,9 +222,7 @@ package final class Lane {
             let (refreshed, failed) = try await tickers.refresh(symbols, for: job)
             let reasons = failed.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
             return .ok(#"{"refreshed":\#(refreshed),"failed":{\#(reasons.joined(separator: ","))}}"#)
-        case .submitOrder(let order):
-            return try await orders.submit(
-                order, job, volatility: volatility, isPaused: paused.contains(.submitOrder))
+        case .submitOrder(let order): return try await orders.submit(order, job, volatility: volatility)
         case .cancelOrder(let orderId, let symbol): return try await orders.cancel(orderId, symbol, job)
         }
     }

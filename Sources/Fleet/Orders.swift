@@ -42,9 +42,7 @@ package final class Orders {
     /// `volatility` says why Redis may not hold orders, if so.
     /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
     ///   the order was certainly not executed; `RedisError`.
-    package func submit(
-        _ order: OrderRequest, _ job: Job, volatility: String?, isPaused: Bool
-    ) async throws -> Outcome {
+    package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
         if let journal = try await journals.read(job.id) {
             // One by another symbol was not meant for this order.
             let isCanceled = journal.state == "canceled"
@@ -54,7 +52,6 @@ package final class Orders {
             if !isCanceled, journal.state != "released" { return try await resume(order, journal, job) }
         }
         if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
-        if isPaused { throw SetAside(Lease.heartbeat) }
         guard configuration.allowsOrders else {
             throw Refusal(code: "live_orders_off", "in FLEET_MODE=live orders need FLEET_LIVE_ORDERS=yes")
         }

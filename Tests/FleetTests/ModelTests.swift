@@ -414,17 +414,24 @@ struct JobModel: Model {
     private mutating func finishPlainly() async throws {
         guard let (_, job, entry) = next(.fetchTicker) else { return }
         let ttl = random.below(2) * 60
-        let (stream, marked) = (RedisArgument.text(keys.jobs(job.kind)), job.id == entry ? [] : [keys.marker(job.id)])
+        let stream = RedisArgument.text(keys.jobs(job.kind))
+        let unmark: [RedisCommand] =
+            job.id == entry
+            ? []
+            : [
+                FunctionLibrary.command(
+                    "fleet_unmark", [keys.marker(job.id)], [.text(keys.jobs(job.kind) + " " + entry)])
+            ]
         _ = await redis.pipeline(
             [["MULTI"]]
                 + (ttl > 0 ? [["SET", .text(keys.result(job.id)), .text("r\(job.number)"), "EX", .int(ttl)]] : [])
                 + [["XACK", stream, .text(Keys.group), .text(entry)], ["XDEL", stream, .text(entry)]]
-                + marked.map { ["DEL", .text($0)] })
+                + unmark)
         let reply = try await send(["EXEC"])
-        try expect(reply.array?.count, (ttl > 0 ? 3 : 2) + marked.count)
+        try expect(reply.array?.count, (ttl > 0 ? 3 : 2) + unmark.count)
         streams[job.kind]?.removeAll { $0.id == entry }
         if ttl > 0 { results[job.id] = "r\(job.number)" }
-        if !marked.isEmpty { markers[job.id] = nil }
+        mark(job, from: entry, to: nil)
     }
 
     private mutating func bury() async throws {

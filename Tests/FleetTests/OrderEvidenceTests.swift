@@ -110,24 +110,6 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
-    @Test("what was sent is asked about while its kind is paused, and nothing is sent")
-    func askedWhilePaused() async throws {
-        let stack = try await Stack()
-        let worker = try await stack.worker(Self.binance)
-        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
-        try await stack.control(#"{"drop_after_rate":1}"#)
-        try await stack.push(.binance, .submitOrder, Stack.market("o"))
-        try await eventually("its send is uncertain") {
-            try await stack.journal(.binance, "o")["uncertain_ms"] != nil
-        }
-        try await stack.command(["SADD", Stack.key(.binance, "paused"), "submit_order"])
-        try await stack.push(.binance, .submitOrder, Stack.market("new"))
-        try await stack.endFaults()
-        try await eventually("it is known") { try await stack.journal(.binance, "o")["outcome"] != nil }
-        #expect(try await stack.orders(.binance, jobId: "new").isEmpty)
-        withExtendedLifetime(worker) {}
-    }
-
     // MARK: - Cancels
 
     @Test(

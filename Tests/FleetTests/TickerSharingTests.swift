@@ -114,11 +114,14 @@ struct TickerSharingTests {
             pushed += 1
             try await stack.push(
                 .binance, .fetchTicker, ["id": "s-\(pushed)", "symbol": "BTC/USDT", "max_age_ms": "30000"])
-            for worker in workers where try await Stack.figure(worker, "^fleet_jobs_in_hand") == 0 { return false }
-            return true
+            let consumers = try await stack.command([
+                "XINFO", "CONSUMERS", Stack.key(.binance, "jobs:fetch_ticker"), "workers",
+            ])
+            return consumers.array?.allSatisfy { Int(Stack.pairs($0.array ?? [])["pending"] ?? "") ?? 0 > 0 } == true
         }
         for number in 1...pushed { #expect(try await stack.result(.binance, "s-\(number)")["status"].text == "ok") }
         #expect(try await stack.requests(.binance, "ticker/24hr") - before == 1)
+        withExtendedLifetime(workers) {}
     }
 
     @Test("what was asked for lately comes along with what is asked for now")
