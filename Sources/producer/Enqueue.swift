@@ -64,7 +64,7 @@ struct Enqueue: AsyncParsableCommand {
             }
             progress("\(sent) enqueued, \(refused) refused", size.map { Double(bytes) / Double(max(1, $0)) })
         }
-        if isatty(STDERR_FILENO) == 1 { FileHandle.standardError.write(Data("\n".utf8)) }
+        if isatty(STDERR_FILENO) == 1 { tell("\n") }
         print("\(sent) enqueued, \(refused) refused")
         if refused > 0 { throw ExitCode(1) }
     }
@@ -94,7 +94,7 @@ struct Enqueue: AsyncParsableCommand {
         guard isatty(STDERR_FILENO) == 1 else { return }
         let bar = part.map { String(repeating: "=", count: min(40, Int($0 * 40))) }
         let text = bar.map { "[" + $0.padding(toLength: 40, withPad: " ", startingAt: 0) + "] " } ?? ""
-        FileHandle.standardError.write(Data("\r\(text)\(counts)".utf8))
+        tell("\r\(text)\(counts)")
     }
 }
 

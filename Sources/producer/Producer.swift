@@ -56,7 +56,10 @@ struct Failure: Error, CustomStringConvertible {
 }
 
 /// Says what is wrong where the command goes on.
-func complain(_ text: String) { FileHandle.standardError.write(Data("producer: \(text)\n".utf8)) }
+func complain(_ text: String) { tell("producer: \(text)\n") }
+
+/// Writes to the error output; where that cannot be written, the command goes on.
+func tell(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 
 extension RedisConnection {
     /// Asks about one key; of a key of another type it says so and goes on.

@@ -42,7 +42,9 @@ struct WorkerCommand {
     }
 
     private static func fail(_ text: String, status: Int32) -> Never {
-        FileHandle.standardError.write(Data("worker: \(text)\n".utf8))
+        // Where nobody reads it any more, or it cannot be written, the status still says it.
+        signal(SIGPIPE, SIG_IGN)
+        try? FileHandle.standardError.write(contentsOf: Data("worker: \(text)\n".utf8))
         exit(status)
     }
 }

@@ -223,6 +223,22 @@ struct ProducerTests {
         #expect(program.output == "3 enqueued, 0 refused\n", "\(program.errors)")
     }
 
+    /// How a shell gives a program an output that cannot be written; the last one's reader has gone.
+    static let lost = [">/dev/full", ">&-", "> >(exit); wait $!"]
+
+    @Test("errors that cannot be written stop nothing", arguments: lost)
+    func lostErrors(_ redirection: String) async throws {
+        let stack = try await Stack()
+        let good = #"{"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT"}"#
+        let file = try stack.directory.write("no job\n\(good)\nno job\n\(good)", to: "jobs.jsonl")
+        let program = try Program(
+            ["bash", "-c", "exec 2\(redirection); exec \(Program.binaries)/producer enqueue <\(file)"],
+            environment: ["REDIS_URL": stack.redisURL], in: stack.directory)
+        #expect(try await program.exited() == 1)
+        #expect(program.output == "2 enqueued, 2 refused\n")
+        #expect(try await stack.command(["XLEN", "fleet:{binance}:jobs:fetch_ticker"]).int == 2)
+    }
+
     @Test("stats counts what waits and what runs, with and without --json")
     func stats() async throws {
         let stack = try await Stack()

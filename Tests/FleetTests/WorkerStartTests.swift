@@ -14,6 +14,16 @@ struct WorkerStartTests {
         #expect(second.errors.hasSuffix("worker: \(sentence)\n"), "\(second.errors)")
     }
 
+    @Test(
+        "settings that are not usable end it with 64, also where that cannot be written",
+        arguments: ["2>/dev/full", "2>&-", "2> >(exit); wait $!"])
+    func lostErrors(_ redirection: String) async throws {
+        let program = try Program(
+            ["bash", "-c", "exec \(redirection); exec \(Program.binaries)/worker"],
+            environment: ["FLEET_MODE": "fast"], in: try TemporaryDirectory())
+        #expect(try await program.exited() == 64)
+    }
+
     @Test("it may open as many files as the hard limit allows, whatever the soft one is")
     func openFiles() async throws {
         let stack = try await Stack()
