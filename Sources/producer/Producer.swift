@@ -1,7 +1,8 @@
 internal import ArgumentParser
 internal import Exchanges
 internal import Fleet
-internal import Foundation
+// Its `stdout` is a variable.
+@preconcurrency internal import Foundation
 internal import NIOPosix
 internal import Redis
 
@@ -43,6 +44,17 @@ struct Producer: AsyncParsableCommand {
             Stats.self, Delayed.self, Dead.self, OrderCommand.self, Pause.self, Resume.self,
         ])
     static let _errorPrefix = "producer: "
+
+    static func main() async {
+        signal(SIGPIPE, SIG_IGN)
+        // What was printed may be lost as late as at the end. That nobody reads on (`| head -1`) is no fault.
+        atexit {
+            guard fflush(stdout) != 0 || ferror(stdout) != 0, errno != EPIPE else { return }
+            complain("standard output: \(String(cString: strerror(errno)))")
+            _exit(1)
+        }
+        await main(nil)
+    }
 }
 
 extension Exchange: ExpressibleByArgument {}

@@ -239,6 +239,20 @@ struct ProducerTests {
         #expect(try await stack.command(["XLEN", "fleet:{binance}:jobs:fetch_ticker"]).int == 2)
     }
 
+    @Test("output that is lost is said and ends with 1, but not where its reader has gone", arguments: lost)
+    func lostOutput(_ redirection: String) async throws {
+        let server = try await RedisServer()
+        for command in ["stats --json", "--help"] {
+            let program = try Program(
+                ["bash", "-c", "exec \(redirection); exec \(Program.binaries)/producer \(command)"],
+                environment: ["REDIS_URL": server.url], in: server.directory)
+            let isFault = !redirection.contains("exit")
+            #expect(try await program.exited() == (isFault ? 1 : 0))
+            #expect(program.errors.hasPrefix(isFault ? "producer: standard output: " : ""))
+            #expect(program.errors.isEmpty != isFault, "\(program.errors)")
+        }
+    }
+
     @Test("stats counts what waits and what runs, with and without --json")
     func stats() async throws {
         let stack = try await Stack()
