@@ -112,7 +112,12 @@ struct SubmitOrder: AsyncParsableCommand {
 }
 
 struct CancelOrder: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Cancel an order by the id of the job that submitted it.")
+    static let configuration = CommandConfiguration(
+        abstract: "Cancel an order by the id of the job that submitted it.",
+        discussion: """
+            An order that has not been sent is prevented for seven days, also one that nobody knows of. So a cancel by a
+            mistyped id ends ok too: its result is a canceled order without exchange_order_id.
+            """)
     @Argument(help: "binance, bybit or kraken.") var exchange: Exchange
     @Argument(help: "BASE/QUOTE, e.g. BTC/USDT.") var symbol: String
     @Argument(help: "The job id under which the order was submitted.") var orderId: String

@@ -51,6 +51,10 @@ func show(_ result: String, asJSON: Bool) throws {
         print(table(aligned(shown)))
     }
     if object["status"] as? String != "ok" { throw ExitCode(1) }
+    // As the order's id may be mistyped.
+    if object["kind"] as? String == "cancel_order", (object["data"] as? [String: Any])?["exchange_order_id"] == nil {
+        complain("no such order had been sent; it is prevented for seven days")
+    }
 }
 
 /// A member of a result: a row; of an object a row a member; nothing where it is missing.

@@ -33,6 +33,10 @@ struct ProducerTests {
         let cancel = try await stack.producer(["cancel-order", "bybit", "BTC/USDT", "p-1", "--wait", "--json"])
         #expect(cancel.status == 0, "\(cancel.errors)\(cancel.output)")
         #expect(try JSONValue(cancel.output)["data"]["status"].text == "canceled")
+        #expect(cancel.errors.isEmpty)
+        let mistyped = try await stack.producer(["cancel-order", "bybit", "BTC/USDT", "p-l", "--wait"])
+        #expect(mistyped.status == 0 && mistyped.output.contains("canceled"), "\(mistyped.output)")
+        #expect(mistyped.errors == "producer: no such order had been sent; it is prevented for seven days\n")
         let refresh = try await stack.producer(["refresh-cache", "binance", "BTC/USDT", "ETH/USDT", "--wait", "--json"])
         #expect(try JSONValue(refresh.output)["data"]["refreshed"].int == 2)
 
