@@ -21,6 +21,9 @@ struct JobOptions: ParsableArguments {
 
     func validate() throws {
         if delay != nil, at != nil { throw ValidationError("--in and --at: expected one of them") }
+        if let at, at.ms < Int(wallClockMs()) - 60_000 {
+            throw ValidationError("--at: '\(utc(at.ms))'; expected a time that is to come, or at most a minute ago")
+        }
         if let deadline, deadline.ms <= delay?.ms ?? at.map({ $0.ms - Int(wallClockMs()) }) ?? 0 {
             throw ValidationError("--deadline: passes before the job is due")
         }

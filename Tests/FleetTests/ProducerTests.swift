@@ -134,6 +134,19 @@ struct ProducerTests {
         #expect(program.errors.contains("'-5'; expected a"), "\(program.errors)")
     }
 
+    @Test("a time of more than a minute ago is refused, not taken for now")
+    func past() async throws {
+        let stack = try await Stack()
+        func at(_ time: String) async throws -> Stack.Finished {
+            try await stack.producer(["fetch-ticker", "kraken", "BTC/USD", "--at", time])
+        }
+        for time in ["2025-12-01T08:00:00Z", "1764576000000"] {
+            let refused = try await at(time)
+            #expect(refused.status == 64 && refused.errors.contains("--at: '2025-12-01T08:00:00.000Z'; expected"))
+        }
+        #expect(try await at("\(wallClockMs() - 30_000)").status == 0)
+    }
+
     @Test("--help teaches every command, and each command teaches its options")
     func help() async throws {
         let directory = try TemporaryDirectory()
