@@ -54,6 +54,8 @@ struct JobOptions: ParsableArguments {
             every: every?.ms ?? 0)
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
+        // Nobody else knows it, and its result may not be waited for to the end.
+        if wait, self.id == nil, let id { complain("the job's id is \(id)") }
         let answer = try await redis.send(call)
         if let id, let place = duplicate(answer) {
             let refusal = "a job with the id '\(id)' is there already: \(place)"

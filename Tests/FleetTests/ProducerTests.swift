@@ -147,6 +147,24 @@ struct ProducerTests {
         #expect(try await at("\(wallClockMs() - 30_000)").status == 0)
     }
 
+    @Test("an order whose id is made up is known by it before its result is waited for")
+    func madeUpId() async throws {
+        let stack = try await Stack()
+        let order = ["submit-order", "kraken", "BTC/USD", "buy", "market", "0.001", "--wait", "--timeout", "1h"]
+        let program = try Program(
+            [Program.binaries + "/producer"] + order, environment: ["REDIS_URL": stack.redisURL], in: stack.directory)
+        let entry = try await eventually("the order is queued") {
+            try await stack.command(["XRANGE", "fleet:{kraken}:jobs:submit_order", "-", "+"]).array?.first
+        }
+        program.signal(SIGTERM)
+        #expect(try await program.exited() == 128 + SIGTERM)
+        let fields = Stack.pairs(entry.array?.last?.array ?? [])
+        #expect(program.errors == "producer: the job's id is \(fields["id"] ?? "")\n")
+        // What its caller has chosen is not repeated.
+        let named = try await stack.producer(order.dropLast() + ["0.1", "--id", "n-1"])
+        #expect(named.status == 2 && !named.errors.contains("the job's id"), "\(named.errors)")
+    }
+
     @Test("--help teaches every command, and each command teaches its options")
     func help() async throws {
         let directory = try TemporaryDirectory()
