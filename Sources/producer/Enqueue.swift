@@ -3,6 +3,20 @@ internal import Exchanges
 internal import Fleet
 internal import Foundation
 internal import Redis
+internal import Synchronization
+
+/// What became of the lines so far.
+private struct Account: CustomStringConvertible {
+    var (sent, refused, last) = (0, 0, 0)
+    /// Those that Redis was given and has not answered.
+    var open: ClosedRange<Int>?
+
+    var counts: String { "\(sent) enqueued, \(refused) refused" }
+    var description: String {
+        let doubt = open.map { "; lines \($0.lowerBound) to \($0.upperBound) may be enqueued or not" } ?? ""
+        return "\(counts)\(doubt); go on from line \(last + 1)"
+    }
+}
 
 struct Enqueue: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,7 +25,8 @@ struct Enqueue: AsyncParsableCommand {
             A line is one job, its fields as text or whole numbers:
               {"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT","max_age_ms":0}
             Lines that are no job, whose id is there already or whose stream is full are refused with their number
-            and the reason, and the others enqueued.
+            and the reason, and the others enqueued. A signal and a lost connection end it with the line to go on from;
+            lines in doubt can be given again where they have ids.
             """)
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
@@ -26,18 +41,34 @@ struct Enqueue: AsyncParsableCommand {
         let most = try maxWaiting()
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
-        var (number, sent, refused, bytes) = (0, 0, 0, 0)
+        var (account, bytes) = (Account(), 0)
         func refuse(_ line: Int, _ reason: String) {
-            refused += 1
+            account.refused += 1
             complain("line \(line): \(reason)")
         }
+        // Nothing else could end a read or an answer that is waited for.
+        let known = Mutex(account)
+        let signals = [SIGINT, SIGTERM].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number)
+            source.setEventHandler {
+                // Holding it, so that no line is sent meanwhile.
+                known.withLock { account in
+                    endBar()
+                    Producer.exit(withError: Failure("interrupted: \(account)"))
+                }
+            }
+            source.resume()
+            return source
+        }
+        defer { for source in signals { source.cancel() } }
         // One read is one batch: some hundred lines of a file, and of a pipe what is there.
         let newline = UInt8(ascii: "\n")
         var (buffer, rest) = ([UInt8](repeating: 0, count: 65_536), [UInt8]())
         var isAtEnd = false
         while !isAtEnd {
             let count = read(STDIN_FILENO, &buffer, buffer.count)
-            guard count >= 0 else { throw Failure("line \(number + 1): \(String(cString: strerror(errno)))") }
+            guard count >= 0 else { throw Failure("\(String(cString: strerror(errno))): \(account)") }
             isAtEnd = count == 0
             bytes += count
             rest += buffer[..<count]
@@ -47,26 +78,39 @@ struct Enqueue: AsyncParsableCommand {
             rest = isAtEnd ? [] : Array(lines.removeLast())
             var batch: [(line: Int, command: RedisCommand)] = []
             for line in lines.map({ String(decoding: $0, as: UTF8.self) }) {
-                number += 1
+                account.last += 1
                 guard !line.allSatisfy(\.isWhitespace) else { continue }
                 do throws(ValidationError) {
-                    batch.append((number, try Self.command(line, most)))
+                    batch.append((account.last, try Self.command(line, most)))
                 } catch {
-                    refuse(number, error.message)
+                    refuse(account.last, error.message)
                 }
             }
+            account.open = batch.first.map { $0.line...account.last }
+            known.withLock { $0 = account }
             for (reply, entry) in zip(await redis.pipeline(batch.map(\.command), timeout: .seconds(30)), batch) {
-                if let reason = reply.error?.message ?? duplicate(reply).map({ "the id is there already: \($0)" }) {
-                    refuse(entry.line, reason)
+                if let error = reply.error {
+                    guard case .server = error.code else {
+                        account.open = entry.line...account.last
+                        endBar()
+                        throw Failure("\(error): \(account)")
+                    }
+                    refuse(entry.line, error.message)
+                } else if let place = duplicate(reply) {
+                    refuse(entry.line, "the id is there already: \(place)")
                 } else {
-                    sent += 1
+                    account.sent += 1
                 }
             }
-            progress("\(sent) enqueued, \(refused) refused", size.map { Double(bytes) / Double(max(1, $0)) })
+            account.open = nil
+            known.withLock {
+                $0 = account
+                progress(account.counts, size.map { Double(bytes) / Double(max(1, $0)) })
+            }
         }
-        if isatty(STDERR_FILENO) == 1 { tell("\n") }
-        print("\(sent) enqueued, \(refused) refused")
-        if refused > 0 { throw ExitCode(1) }
+        endBar()
+        print(account.counts)
+        if account.refused > 0 { throw ExitCode(1) }
     }
 
     private static func command(_ line: String, _ most: Int) throws(ValidationError) -> RedisCommand {
@@ -96,6 +140,8 @@ struct Enqueue: AsyncParsableCommand {
         let text = bar.map { "[" + $0.padding(toLength: 40, withPad: " ", startingAt: 0) + "] " } ?? ""
         tell("\r\(text)\(counts)")
     }
+
+    private func endBar() { if isatty(STDERR_FILENO) == 1 { tell("\n") } }
 }
 
 /// The call of `fleet_enqueue` that adds a job, its id among the fields where it has one; fields without a value are

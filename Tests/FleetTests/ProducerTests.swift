@@ -1,6 +1,7 @@
 import Exchanges
 import Foundation
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -256,6 +257,43 @@ struct ProducerTests {
         try end.close()
         #expect(try await program.exited() == 0)
         #expect(program.output == "3 enqueued, 0 refused\n", "\(program.errors)")
+    }
+
+    @Test(
+        "enqueue stops at a signal and at a lost connection, and says which lines are in doubt and where to go on",
+        arguments: [SIGINT, SIGTERM, SIGKILL])
+    func enqueueStopped(_ number: Int32) async throws {
+        let stack = try await Stack()
+        let hasLines = Atomic(false)
+        let proxy = Proxy(to: .unix(stack.redis.withLock { $0 }.socket)) { direction, _, bytes in
+            guard direction == .request, String(decoding: bytes, as: UTF8.self).contains("late-") else { return true }
+            hasLines.store(true, ordering: .releasing)
+            return number != SIGKILL
+        }
+        let pipe = stack.directory.file("pipe")
+        #expect(mkfifo(pipe, 0o600) == 0)
+        let end = FileHandle(fileDescriptor: open(pipe, O_RDWR | O_CLOEXEC), closeOnDealloc: true)
+        let program = try Program(
+            [Program.binaries + "/producer", "enqueue"],
+            environment: ["REDIS_URL": "redis://127.0.0.1:\(proxy.port)"], input: pipe, in: stack.directory)
+        func lines(_ ids: String...) throws {
+            let ticker = #"{"exchange":"kraken","kind":"fetch_ticker","symbol":"BTC/USD","id":""#
+            try end.write(contentsOf: Data(ids.map { ticker + $0 + "\"}\n" }.joined().utf8))
+        }
+        func count() async throws -> Int? { try await stack.command(["XLEN", "fleet:{kraken}:jobs:fetch_ticker"]).int }
+        try lines("a", "b", "a")
+        try await eventually("two are enqueued") { try await count() == 2 }
+        // Redis takes what comes and answers nothing; or the connection ends with the lines on it.
+        if number != SIGKILL { stack.redis.withLock { $0 }.signal(SIGSTOP) }
+        try lines("late-1", "late-2", "late-3")
+        try await eventually("the lines are on their way") { hasLines.load(ordering: .acquiring) }
+        if number != SIGKILL { program.signal(number) }
+        #expect(try await program.exited(within: .seconds(20)) == 1)
+        stack.redis.withLock { $0 }.signal(SIGCONT)
+        let account = "2 enqueued, 1 refused; lines 4 to 6 may be enqueued or not; go on from line 7"
+        let reason = number == SIGKILL ? "Redis closed the connection" : "interrupted"
+        #expect(program.errors.hasSuffix("\nproducer: \(reason): \(account)\n"), "\(program.errors)")
+        #expect(program.errors.split(separator: "\n").count == 2 && program.output.isEmpty)
     }
 
     /// How a shell gives a program an output that cannot be written; the last one's reader has gone.
