@@ -76,7 +76,8 @@ struct DelayedJobTests {
     @Test("a time that has passed is due at once, in unix milliseconds too")
     func past() async throws {
         let stack = try await Stack()
-        for time in ["2020-01-01T00:00:00Z", "1700000000000"] {
+        let ms = wallClockMs() - 30_000
+        for time in [Date(timeIntervalSince1970: Double(ms) / 1000).formatted(.iso8601), "\(ms)"] {
             #expect(try await stack.producer(["fetch-ticker", "kraken", "BTC/USD", "--at", time]).status == 0)
         }
         try await eventually("both are due") { try await stack.promote(.kraken) == 2 }
