@@ -55,7 +55,7 @@ package struct Binance: ExchangeAPI {
             return HTTPRequest(.get, baseURL + "/api/v3/ticker/24hr?" + query)
         case .submit(let order, let reference): return try signed(.post, parameters(order, reference), stamp)
         case .cancel(let order): return try signed(.delete, name(order), stamp)
-        case .query(let order), .history(let order): return try signed(.get, name(order), stamp)
+        case .query(let order, _), .history(let order): return try signed(.get, name(order), stamp)
         }
     }
 
@@ -100,7 +100,7 @@ package struct Binance: ExchangeAPI {
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
                 }
-            case .submit(_, let reference), .cancel(let reference), .query(let reference), .history(let reference):
+            case .submit(_, let reference), .cancel(let reference), .query(let reference, _), .history(let reference):
                 order(body, reference.instrument).map(Answer.order)
             }
         guard let answer else { throw .malformed(response) }

@@ -41,7 +41,7 @@ package struct Bybit: ExchangeAPI {
             return try signed(.post, "/v5/order/create", parameters(order, reference), stamp)
         case .cancel(let order):
             return try signed(.post, "/v5/order/cancel", [("symbol", order.instrument.id)] + name(order), stamp)
-        case .query(let order): return try signed(.get, "/v5/order/realtime", name(order), stamp)
+        case .query(let order, _): return try signed(.get, "/v5/order/realtime", name(order), stamp)
         case .history(let order): return try signed(.get, "/v5/order/history", name(order), stamp)
         }
     }
@@ -114,7 +114,7 @@ package struct Bybit: ExchangeAPI {
                     .tickers(named(instruments, rows) { ticker($0, $1, body["time"].unixMs, response.receivedMs) })
                 }
             case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
-            case .query(let reference), .history(let reference):
+            case .query(let reference, _), .history(let reference):
                 rows.map { rows in
                     let row = rows.first { $0["orderLinkId"].text == reference.clientOrderId }
                     return row.map { .order(order($0, reference)) } ?? .absent

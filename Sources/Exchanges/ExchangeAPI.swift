@@ -6,8 +6,9 @@ package enum Call: Sendable {
     case tickers([Instrument])
     case submit(OrderRequest, OrderReference)
     case cancel(OrderReference)
-    /// Where an order stands. Exchanges that keep ended orders elsewhere are asked there with `history`.
-    case query(OrderReference)
+    /// Where an order stands. Exchanges that keep ended orders elsewhere are asked there with `history`. With `others`,
+    /// at most `ordersAtOnce` in all and each with the exchange's id, all of them are answered.
+    case query(OrderReference, others: [OrderReference] = [])
     case history(OrderReference)
 
     /// Whether the call needs the account's key.
@@ -25,6 +26,8 @@ package enum Answer: Sendable {
     case instruments([Instrument])
     case tickers([Ticker])
     case order(Order)
+    /// By the exchange's id.
+    case orders([String: Order])
     /// The exchange took the request and says no more; ask with `query`.
     case accepted(exchangeOrderId: String?)
     /// There is no such order, or none that could be cancelled.
@@ -82,6 +85,9 @@ package protocol ExchangeAPI: Sendable {
     /// The most markets that one ticker request should name: the cheapest form.
     var tickersAtOnce: Int { get }
 
+    /// The most orders that one query can ask for by the exchange's id; 1: it has to be asked for each.
+    var ordersAtOnce: Int { get }
+
     /// The client order id of a job id: the same for the same job, in the exchange's alphabet and length.
     func clientOrderId(jobId: String) -> String
     func charges(for call: Call) -> [Charge]
@@ -94,6 +100,8 @@ package protocol ExchangeAPI: Sendable {
 }
 
 extension ExchangeAPI {
+    package var ordersAtOnce: Int { 1 }
+
     /// A job id that fits 36 characters itself; of a longer one, 36 characters of its SHA-256.
     package func clientOrderId(jobId: String) -> String {
         jobId.utf8.count <= 36 ? jobId : "x" + Signing.hex(Signing.sha256(jobId.utf8)).prefix(35)

@@ -7,6 +7,7 @@ package struct Kraken: ExchangeAPI {
     package let exchange = Exchange.kraken
     package let keepsHistoryApart = true
     package let tickersAtOnce = 100
+    package let ordersAtOnce = 50
     /// The private counter and the engine's, one a pair: most and decay a second, as documented. Public calls are about
     /// one a second an address, by third parties' word.
     private let budget: (counter: Double, decay: Double, engine: Double, engineDecay: Double)
@@ -56,7 +57,7 @@ package struct Kraken: ExchangeAPI {
             [engine(order, costs.first { order.age ?? .zero < $0.key }?.value ?? 1, burst: most)]
         // Without its id an order is asked for in two calls, paid together: one by one, those who have paid for the first
         // would take from each other what the second costs.
-        case .query(let order): [counter(order.exchangeOrderId == nil ? 2 : 1)]
+        case .query(let order, _): [counter(order.exchangeOrderId == nil ? 2 : 1)]
         case .history(let order): order.exchangeOrderId == nil ? [] : [counter(1)]
         }
     }
@@ -72,8 +73,9 @@ package struct Kraken: ExchangeAPI {
         case .submit(let order, let reference):
             return try signed("AddOrder", parameters(order, reference, stamp), stamp)
         case .cancel(let order): return try signed("CancelOrder", [name(order)], stamp)
-        case .query(let order):
-            if let id = order.exchangeOrderId { return try signed("QueryOrders", [("txid", id)], stamp) }
+        case .query(let order, let others):
+            let ids = ([order] + others).compactMap(\.exchangeOrderId).joined(separator: ",")
+            if !ids.isEmpty { return try signed("QueryOrders", [("txid", ids)], stamp) }
             return try signed("OpenOrders", [name(order)], stamp)
         case .history(let order): return try signed("ClosedOrders", [name(order), ("without_count", "true")], stamp)
         }
@@ -139,9 +141,18 @@ package struct Kraken: ExchangeAPI {
                 }
             case .submit: result["txid"].list?.first?.text.map(Answer.accepted)
             case .cancel: result["count"].int.map { $0 > 0 ? .accepted(exchangeOrderId: nil) : .absent }
-            case .query(let reference):
-                newest(reference.exchangeOrderId == nil ? result["open"] : result, reference)
-            case .history(let reference): newest(result["closed"], reference)
+            case .query(let reference, let others) where !others.isEmpty:
+                result.members.map { members in
+                    var found: [String: Order] = [:]
+                    for one in [reference] + others {
+                        guard let id = one.exchangeOrderId, let row = members[id] else { continue }
+                        if case .order(let order) = newest([id: row], one) { found[id] = order }
+                    }
+                    return .orders(found)
+                }
+            case .query(let reference, _):
+                newest((reference.exchangeOrderId == nil ? result["open"] : result).members, reference)
+            case .history(let reference): newest(result["closed"].members, reference)
             }
         guard let answer else { throw .malformed(response) }
         return answer
@@ -186,8 +197,8 @@ package struct Kraken: ExchangeAPI {
     }
 
     /// Ended orders can share one client order id: the newest is the one meant.
-    private func newest(_ orders: JSON, _ reference: OrderReference) -> Answer? {
-        guard let members = orders.members else { return nil }
+    private func newest(_ members: [String: JSON]?, _ reference: OrderReference) -> Answer? {
+        guard let members else { return nil }
         let newest = members.max { ($0.value["opentm"].secondsAsMs ?? 0) < ($1.value["opentm"].secondsAsMs ?? 0) }
         guard let (id, row) = newest else { return .absent }
         let status: OrderStatus =

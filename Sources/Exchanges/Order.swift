@@ -36,6 +36,12 @@ extension OrderRequest {
         let asked = Decimal(wire: amount), found = order.amount.flatMap(Decimal.init(wire:))
         return order.side ?? side == side && found ?? asked == asked
     }
+
+    /// Whether an order that was found is still to be filled or to end, as it may not rest.
+    package func isEnding(_ order: Order) -> Bool {
+        let mayRest = type == .limit && [.gtc, .po].contains(timeInForce)
+        return !mayRest && [.open, .partiallyFilled].contains(order.status)
+    }
 }
 
 /// What an exchange says of an order, in the contract's words. Times are unix milliseconds.

@@ -18,6 +18,14 @@ package final class Orders {
     private let configuration: Configuration
     private let log: Logger
     private let nowMs: @Sendable () -> Int64
+    /// Orders that the exchange has acknowledged and that were not seen to rest or end yet, by its ids.
+    private var acknowledged: [String: Acknowledged] = [:]
+    private struct Acknowledged {
+        let job: Job
+        let order: OrderRequest
+        let reference: OrderReference
+        let owner: String
+    }
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
@@ -129,7 +137,13 @@ package final class Orders {
         do {
             var reference = try await reference(job.id, order.symbol)
             reference.exchangeOrderId = journal.exchangeOrderId
-            return try await reconcile(order, reference, journal, job)
+            // It stays there while the job is put aside: who asks next asks for it too.
+            if let id = journal.exchangeOrderId, acknowledged.count < 1000 {
+                acknowledged[id] = Acknowledged(job: job, order: order, reference: reference, owner: journal.owner)
+            }
+            let outcome = try await reconcile(order, reference, journal, job)
+            if let id = journal.exchangeOrderId { acknowledged[id] = nil }
+            return outcome
         } catch let pause as SetAside {
             // Not asked yet, or not to be asked again yet: that is no reason to call it unknown.
             if journal.outcome == nil {
@@ -170,9 +184,7 @@ package final class Orders {
             if !order.matches(found) {
                 return try await unknown(order, journal, job, "another order has its client order id")
             }
-            let mayRest = order.type == .limit && [.gtc, .po].contains(order.timeInForce)
-            let isEnding = !mayRest && [.open, .partiallyFilled].contains(found.status)
-            if isEnding, journal.age < patience.ending { throw journal.step }
+            if order.isEnding(found), journal.age < patience.ending { throw journal.step }
             return try await journals.end(job, ended(found), of: journal.owner)
         }
         if reference.exchangeOrderId != nil {
@@ -209,12 +221,33 @@ package final class Orders {
     /// The order where the exchange shows it, else nil: so too for one that was made before `begunMs`, by the same id,
     /// with an hour for clocks that differ. - Throws: when it could not be asked.
     private func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
+        if let id = reference.exchangeOrderId, session.api.ordersAtOnce > 1 {
+            return try await findWithOthers(id, reference)
+        }
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
             guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
             if let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 { continue }
             return order
         }
         return nil
+    }
+
+    /// Asks for acknowledged orders together, and writes down what became of the others: a question an order is more than
+    /// Kraken allows. Who finds that another has asked for it meanwhile looks into its journal again.
+    private func findWithOthers(_ id: String, _ reference: OrderReference) async throws -> Order? {
+        let others = acknowledged.values.map(\.reference).filter { $0.exchangeOrderId != id }
+        let call = Call.query(reference, others: Array(others.prefix(session.api.ordersAtOnce - 1)))
+        let answer = try await session.perform(call, for: nil) { [self] _ in
+            if acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
+        }
+        if case .order(let order) = answer { return order }
+        guard case .orders(let found) = answer else { return nil }
+        for (other, order) in found where other != id {
+            guard let one = acknowledged[other], !one.order.isEnding(order) else { continue }
+            acknowledged[other] = nil
+            _ = try? await journals.end(one.job, ended(order), of: one.owner)
+        }
+        return found[id]
     }
 
     private func ended(_ order: Order) -> Outcome {

@@ -110,6 +110,25 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("what became of acknowledged orders of Kraken is asked for together: a question an order is more than it allows")
+    func askedTogether() async throws {
+        let stack = try await Stack(limits: "on")
+        let workers = try await [
+            stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"]),
+            stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"]),
+        ]
+        for number in 0..<40 { try await stack.push(.kraken, .submitOrder, Stack.resting("o-\(number)")) }
+        for number in 0..<40 {
+            let result = try await stack.result(.kraken, "o-\(number)")
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "open", "\(result)")
+            #expect(result["data"]["client_order_id"].text?.isEmpty == false, "\(result)")
+        }
+        // Fifteen at once and one in three seconds.
+        #expect(try await stack.requests(.kraken, "QueryOrders") <= 30)
+        #expect(try await stack.statistics(.kraken)["over_limit"].int == 0)
+        withExtendedLifetime(workers) {}
+    }
+
     // MARK: - Cancels
 
     @Test(
