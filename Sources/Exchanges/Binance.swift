@@ -18,7 +18,8 @@ package struct Binance: ExchangeAPI {
         self.credentials = credentials
     }
 
-    /// REQUEST_WEIGHT 6000 a minute; ORDERS 50 in 10 s, the smaller of the two documented samples, and 160000 a day.
+    /// REQUEST_WEIGHT 6000 a minute; ORDERS in 10 s and a day as the market list says, else the smaller of the documented
+    /// samples.
     package func charges(for call: Call) -> [Charge] {
         let weight: Double =
             switch call {
@@ -28,10 +29,11 @@ package struct Binance: ExchangeAPI {
             case .query, .history: 4
             }
         let charge = Charge("weight", .address, weight, burst: 300, perSecond: 94)
-        guard case .submit = call else { return [charge] }
+        guard case .submit(_, let order) = call else { return [charge] }
+        let (short, day) = (order.instrument.ordersPer10s ?? 50, order.instrument.ordersPerDay ?? 160_000)
         return [
-            charge, Charge("orders-10s", .account, 1, burst: 5, perSecond: 4.4),
-            Charge("orders-day", .account, 1, burst: 30_000, perSecond: 1.5),
+            charge, Charge("orders-10s", .account, 1, burst: short * 0.1, perSecond: short * 0.088),
+            Charge("orders-day", .account, 1, burst: day * 0.1875, perSecond: day * 0.81 / 86_400),
         ]
     }
 
@@ -95,7 +97,8 @@ package struct Binance: ExchangeAPI {
         let answer: Answer? =
             switch call {
             case .time: body["serverTime"].unixMs.map(Answer.time)
-            case .instruments: .markets(body["symbols"].list?.compactMap(instrument))
+            case .instruments:
+                .markets(body["symbols"].list?.compactMap { instrument($0, limits: body["rateLimits"].list ?? []) })
             case .tickers(let instruments):
                 (instruments.count == 1 ? [body] : body.list).map { rows in
                     .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
@@ -164,7 +167,14 @@ package struct Binance: ExchangeAPI {
             exchangeMs: body["updateTime"].unixMs ?? body["transactTime"].unixMs)
     }
 
-    private func instrument(_ market: JSON) -> Instrument? {
+    private func instrument(_ market: JSON, limits: [JSON]) -> Instrument? {
+        func orders(_ interval: String, _ number: Int64) -> Double? {
+            let limit = limits.first {
+                $0["rateLimitType"].text == "ORDERS" && $0["interval"].text == interval
+                    && $0["intervalNum"].int == number
+            }
+            return limit?["limit"].int.flatMap { $0 > 0 ? Double($0) : nil }
+        }
         var filters: [String: JSON] = [:]
         for filter in market["filters"].list ?? [] { filters[filter["filterType"].text ?? ""] = filter }
         guard let id = market["symbol"].text, let base = market["baseAsset"].text,
@@ -176,6 +186,7 @@ package struct Binance: ExchangeAPI {
             maxAmount: lot["maxQty"].positive,
             minNotional: (filters["NOTIONAL"] ?? filters["MIN_NOTIONAL"])?["minNotional"].positive,
             isTrading: market["status"].text == "TRADING",
-            maxMarketAmount: filters["MARKET_LOT_SIZE"]?["maxQty"].positive)
+            maxMarketAmount: filters["MARKET_LOT_SIZE"]?["maxQty"].positive, ordersPer10s: orders("SECOND", 10),
+            ordersPerDay: orders("DAY", 1))
     }
 }

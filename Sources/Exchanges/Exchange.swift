@@ -79,7 +79,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     /// The same without a key or secret that the exchange repeated in its words.
     package func hiding(_ credentials: Credentials?) -> ExchangeError {
         var copy = self
-        for word in [credentials?.secret, credentials?.key].compactMap({ $0 }) {
+        for word in [credentials?.secret, credentials?.key].compactMap({ $0 }) where !word.isEmpty {
             copy.message.replace(word, with: "***")
             copy.exchangeCode?.replace(word, with: "***")
         }

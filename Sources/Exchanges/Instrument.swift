@@ -15,4 +15,6 @@ package struct Instrument: Sendable, Codable {
     package let isTrading: Bool
     /// The most a market order may have, where that is less.
     package var maxMarketAmount: Decimal?
+    /// Orders that an account may send in ten seconds and in a day, where the market list says so.
+    package var ordersPer10s, ordersPerDay: Double?
 }

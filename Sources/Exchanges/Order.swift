@@ -59,7 +59,7 @@ package struct Order: Sendable, Codable, Equatable {
 /// How an order is asked for: by the client order id, and by the exchange's where it is known.
 package struct OrderReference: Sendable {
     package let clientOrderId: String
-    package let instrument: Instrument
+    package var instrument: Instrument
     package var exchangeOrderId: String?
     /// Since when it has been with the exchange at least; nil: not known.
     package var age: Duration?

@@ -94,6 +94,8 @@ struct InstrumentTests {
             case .kraken: ("markets/kraken-AssetPairs.json", { $0["result"].members.count })
             }
         #expect(all.count == count(try fixture(file)))
+        let orders: [Double?] = exchange == .binance ? [100, 200_000] : [nil, nil]
+        #expect(all.values.allSatisfy { [$0.ordersPer10s, $0.ordersPerDay] == orders })
         for market in all.values where market.isTrading {
             let price = market.tick * 100_000_000
             let least = max(market.minAmount ?? market.step, (market.minNotional ?? 0) / price)

@@ -562,6 +562,21 @@ struct BudgetTests {
         #expect(costs == [8, 8, 8, 6, 5, 4, 2, 1, 1])
     }
 
+    @Test("Binance's limits of orders are those of its market list, kept and used")
+    func orderLimits() throws {
+        let api = Binance(baseURL: "", credentials: nil)
+        let order = OrderRequest(
+            symbol: "BTC/USDT", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
+        for (short, day) in [(nil, nil), (50, 160_000), (100, 200_000), (1000, 10_000)] as [(Double?, Double?)] {
+            var reference = reference()
+            (reference.instrument.ordersPer10s, reference.instrument.ordersPerDay) = (short, day)
+            for (name, seconds, limit) in [("orders-10s", 10.0, short ?? 50), ("orders-day", 86_400, day ?? 160_000)] {
+                let charge = try #require(api.charges(for: .submit(order, reference)).first { $0.name == name })
+                #expect((0.97...0.999).contains((charge.burst + seconds * charge.perSecond) / limit), "\(charge)")
+            }
+        }
+    }
+
     @Test("a gate stops all who stand behind it, and when it opens one goes first")
     func gates() async throws {
         let server = try await FunctionServer(streams: false)

@@ -111,9 +111,13 @@ struct KillPointTests {
                     }
                     let note = found == "fleet_journal_note" ? Self.notes.first(where: text.contains) : nil
                     change = found + (note.map { " " + $0 } ?? "")
+                    // These are said all the time; whether there was something to do, the answer tells. One that is said
+                    // before the answer to another change is not waited for.
+                    if ["fleet_claim", "fleet_promote"].contains(change) {
+                        state.pending[connection] = state.pending[connection] ?? change
+                        return (false, false)
+                    }
                     state.pending[connection] = change
-                    // These are said all the time; whether there was something to do, the answer tells.
-                    if ["fleet_claim", "fleet_promote"].contains(change) { return (false, false) }
                     change = "before " + change
                 case .answer:
                     let asked = state.pending.removeValue(forKey: connection)

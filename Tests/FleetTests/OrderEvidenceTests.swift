@@ -110,7 +110,7 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
-    @Test("what became of acknowledged orders of Kraken is asked for together: a question an order is more than it allows")
+    @Test("acknowledged orders of Kraken are asked about together: a question an order is more than it allows")
     func askedTogether() async throws {
         let stack = try await Stack(limits: "on")
         let workers = try await [
