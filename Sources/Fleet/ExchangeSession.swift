@@ -46,6 +46,9 @@ package final class ExchangeSession {
         clock.map { $0.theirsMs + Int64($0.at.duration(to: .now) / .milliseconds(1)) } ?? nowMs()
     }
 
+    /// Whether the exchange has said what time it is.
+    package var knowsTime: Bool { clock != nil }
+
     /// Whether calls of this class are stopped for now, so that jobs that need them had better wait in their stream.
     package func isStopped(trading: Bool) -> Bool {
         (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed ?? false)
@@ -70,13 +73,15 @@ package final class ExchangeSession {
     private func loadInstruments(for symbol: String) async throws {
         func isLoaded() -> Bool {
             let age = nowMs() - instrumentsLoadedMs
-            return age <= 3_600_000 && (instruments[symbol] != nil || age <= 60_000)
+            // A clock may have been set back, here or where the list was loaded.
+            return 0...3_600_000 ~= age && (instruments[symbol] != nil || age <= 60_000)
         }
         if isLoaded() { return }
         try await instrumentLoads.run(unless: isLoaded) {
             // `<loaded, unix ms> <JSON>`
             let shared = await redis.pipeline([["GET", .text(marketsKey)]])[0].text?.split(separator: " ", maxSplits: 1)
-            if let shared, shared.count == 2, let loadedMs = Int64(shared[0]), loadedMs > instrumentsLoadedMs,
+            if let shared, shared.count == 2, let loadedMs = Int64(shared[0]),
+                loadedMs > instrumentsLoadedMs, loadedMs <= nowMs(),
                 let list = try? JSONDecoder().decode([Instrument].self, from: Data(shared[1].utf8))
             {
                 take(list, loadedMs)

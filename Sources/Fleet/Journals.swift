@@ -113,14 +113,15 @@ final class Journals {
     /// Seconds to keep the journal of an order that has ended: no shorter than its result.
     private func life(_ job: Job) -> Int { max(ttl, job.resultTTL ?? 0) }
 
-    /// Writes how the order of `job`, or of another `id`, ended: of the send that `owner` began, or with nil where no send
-    /// is under way.
+    /// Writes how the order of `job`, or of another `id`, ended: of the send that `owner` began, with nil where no send
+    /// is under way, with "" where it was prevented.
     /// - Returns: what stands. - Throws: `RedisError`, `SetAside` while another send is under way; the next delivery
     ///   asks again.
     func end(_ job: Job, id: String? = nil, _ outcome: Outcome, of owner: String?) async throws -> Outcome {
         let state = outcome.status == .ok ? "accepted" : outcome.status.rawValue
         let arguments: [RedisArgument] = [
-            .text(state), .text(outcome.json), .int(life(job)), owner == nil ? "1" : "", .text(owner ?? ""),
+            .text(state), .text(outcome.json), .int(life(job)), owner == nil ? "1" : owner == "" ? "2" : "",
+            .text(owner ?? ""),
         ]
         let reply = try await call("fleet_journal_end", id ?? job.id, arguments)
         guard reply.text?.isEmpty == false else { throw SetAside(.milliseconds(500)) }

@@ -59,7 +59,9 @@ package final class Limiter {
                 throw JobExpired()
             }
             if let left = taken[ask], !isClosed {
-                taken[ask] = left > 1 ? left - 1 : nil
+                taken[ask] = left > 1 && line.waiting > 0 ? left - 1 : nil
+                // Of those it was taken for some gave up.
+                if line.waiting == 0 { await giveBack(charges, left - 1) }
                 return
             }
             await giveBack(charges, taken.removeValue(forKey: ask) ?? 0)

@@ -25,6 +25,7 @@ package final class Orders {
         let order: OrderRequest
         let reference: OrderReference
         let owner: String
+        let since = ContinuousClock.now
     }
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
@@ -57,7 +58,14 @@ package final class Orders {
             if isCanceled, ["", order.symbol].contains(journal.symbol) { return try await canceled(order, job) }
             // A question more may settle what nobody knew.
             if let known = journal.outcome, known.status != .unknown { return known }
-            if !isCanceled, journal.state != "released" { return try await resume(order, journal, job) }
+            if !isCanceled, journal.state != "released" {
+                guard ["", order.symbol].contains(journal.symbol) else {
+                    // Another order was sent under this id: what becomes of it is the answer.
+                    if let known = journal.outcome { return known }
+                    throw journal.step
+                }
+                return try await resume(order, journal, job)
+            }
         }
         if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
         guard configuration.allowsOrders else {
@@ -193,6 +201,7 @@ package final class Orders {
             if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
+        guard session.knowsTime else { throw journal.step }
         // By two clocks, as one of them may have been set: Redis' and the exchange's own.
         let window = journal.stampMs + Int64(session.api.acceptance / .milliseconds(1)) - session.exchangeNowMs
         let left = max(journal.mayAppearFor, .milliseconds(window))
@@ -226,8 +235,11 @@ package final class Orders {
         }
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
             guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
-            if let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 { continue }
-            return order
+            guard let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 else { return order }
+            // Where it shows one order an id, this one may stand before that which is meant.
+            if !session.api.keepsHistoryApart {
+                throw ExchangeError(.unknown, code: "older_order", "it shows an older order of the same id")
+            }
         }
         return nil
     }
@@ -235,10 +247,19 @@ package final class Orders {
     /// Asks for acknowledged orders together, and writes down what became of the others: a question an order is more than
     /// Kraken allows. Who finds that another has asked for it meanwhile looks into its journal again.
     private func findWithOthers(_ id: String, _ reference: OrderReference) async throws -> Order? {
+        let isListed = acknowledged[id] != nil
+        acknowledged = acknowledged.filter { .now - $0.value.since < patience.unproven }
         let others = acknowledged.values.map(\.reference).filter { $0.exchangeOrderId != id }
         let call = Call.query(reference, others: Array(others.prefix(session.api.ordersAtOnce - 1)))
-        let answer = try await session.perform(call, for: nil) { [self] _ in
-            if acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
+        let answer: Answer
+        do {
+            answer = try await session.perform(call, for: nil) { [self] _ in
+                if isListed, acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
+            }
+        } catch let error as ExchangeError where error.verdict == .permanent && !others.isEmpty {
+            // One that it does not know must not cost the others their answer.
+            acknowledged = [:]
+            answer = try await session.perform(.query(reference), for: nil)
         }
         if case .order(let order) = answer { return order }
         guard case .orders(let found) = answer else { return nil }
@@ -264,7 +285,8 @@ package final class Orders {
         if let known = journal.outcome { return known }
         if job.deliveries <= 2 * Lease.maxDeliveries {
             do {
-                let found = try await find(try await reference(job.id, order.symbol), begunMs: journal.begunMs)
+                let symbol = journal.symbol.isEmpty ? order.symbol : journal.symbol
+                let found = try await find(try await reference(job.id, symbol), begunMs: journal.begunMs)
                 if let found { return try await journals.end(job, ended(found), of: journal.owner) }
                 // It may be shown yet; then it is looked at as any other.
                 if journal.mayAppearFor > .zero { throw SetAside(journal.mayAppearFor + .seconds(1)) }
@@ -301,7 +323,7 @@ package final class Orders {
         if case .order(let order) = answer { return .ok(json(order)) }
         // What was sent is asked about past the deadline too.
         let asker = job.deadlineMs == nil ? job : nil
-        var isPrevented = false
+        var (isPrevented, isOpen) = (false, false)
         if journal.state == "canceled", case .absent = answer { isPrevented = true }
         for attempt in 0..<4 {
             if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
@@ -318,13 +340,13 @@ package final class Orders {
             }
             switch order.status {
             case .canceled: return .ok(json(order))
-            case .open, .partiallyFilled: continue
+            case .open, .partiallyFilled: isOpen = true
             case .filled, .expired, .rejected:
                 let text = "the order is \(order.status.rawValue) and cannot be canceled"
                 return .ended(.rejected, code: "order_closed", text, data: json(order))
             }
         }
-        if isPrevented { return .ok(json(reference.order(.canceled))) }
+        if isPrevented, !isOpen { return .ok(json(reference.order(.canceled))) }
         // Its submit ends within minutes; until then there may be something to cancel.
         if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
             throw SetAside(.milliseconds(500))

@@ -141,22 +141,26 @@ package final class Tickers {
     /// - Returns: that, and what was left to others and is wanted no more.
     private func claim() async -> (mine: [Wanted], others: [Wanted]) {
         let (size, now) = (session.api.tickersAtOnce, nowMs())
+        // Whose time is over while others wait in `underWay`.
+        wanted.removeAll { $0.waiters.isEmpty }
         var next = Array(wanted.prefix(size).prefix { $0.instrument != nil })
-        // Who wants the exchange's own answer shares with nobody.
-        if next.allSatisfy({ $0.waiters.contains { $0.maxAgeMs == 0 } }) { return (next, []) }
+        // Who wants the exchange's own answer, or nearly so, shares with nobody.
+        let own = next.filter { $0.waiters.contains { $0.maxAgeMs < 100 } }
+        if own.count == next.count { return (next, []) }
+        next.removeAll { $0.waiters.contains { $0.maxAgeMs < 100 } }
         let busy = Set(wanted.map(\.symbol)).union(underWay.keys)
         let lately = asked.filter { now - $0.value < Self.latelyMs && !busy.contains($0.key) }.keys
             .map { (symbol: $0, receivedMs: memory.get($0, at: now)?.receivedMs ?? 0) }
             .sorted { $0.receivedMs < $1.receivedMs }
         // More than fit, as some will be others'.
-        next += lately.prefix(10 * (size - next.count)).map {
+        next += lately.prefix(10 * (size - own.count - next.count)).map {
             Wanted(symbol: $0.symbol, instrument: session.known($0.symbol), waiters: [])
         }
         next.removeAll { $0.instrument == nil }
-        let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000)])[0].array
-        let isMine = { (index: Int) in granted?[index].int != 0 || next[index].waiters.contains { $0.maxAgeMs == 0 } }
-        let mine = next.indices.filter(isMine).map { next[$0] }
-        held.formUnion(mine.map(\.symbol))
+        let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000, most: size - own.count)])[0].array
+        let shared = next.indices.filter { granted?[$0].int != 0 }.map { next[$0] }
+        let mine = own + shared
+        held.formUnion(shared.map(\.symbol))
         let left = Set(next.map(\.symbol)).subtracting(mine.map(\.symbol))
         let others = wanted.filter { left.contains($0.symbol) }
         wanted.removeAll { left.contains($0.symbol) }
@@ -186,11 +190,11 @@ package final class Tickers {
     /// Gives claims up, in a moment: who has just looked into Redis in vain would fetch again.
     private func release(_ claimed: [Wanted]) async {
         let symbols = claimed.map(\.symbol).filter { held.remove($0) != nil }
-        if !symbols.isEmpty { _ = await redis.pipeline([claiming(symbols, ms: 100)]) }
+        if !symbols.isEmpty { _ = await redis.pipeline([claiming(symbols, ms: 100, most: symbols.count)]) }
     }
 
-    private func claiming(_ symbols: [String], ms: Int) -> RedisCommand {
-        let limits: [RedisArgument] = [.text(owner), .int(ms), .int(session.api.tickersAtOnce)]
+    private func claiming(_ symbols: [String], ms: Int, most: Int) -> RedisCommand {
+        let limits: [RedisArgument] = [.text(owner), .int(ms), .int(most)]
         return FunctionLibrary.command("fleet_fetch_claim", symbols.map(keys.fetch), limits)
     }
 

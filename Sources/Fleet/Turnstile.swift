@@ -42,7 +42,8 @@ final class SharedLoad {
         if isLoaded() { return }
         if let missed, missed.at > asked { throw missed.error }
         do { try await load() } catch {
-            missed = (error, .now)
+            // Whose deadline passed has learnt nothing for the others.
+            if !(error is JobExpired) { missed = (error, .now) }
             throw error
         }
     }

@@ -70,7 +70,7 @@ end
 -- Where the job of a marker is: 'queued', 'running' (to who names the group), 'delayed', or nowhere.
 local function place(marker, group)
   local found = redis.call('GET', marker)
-  if not found or string.find(found, '^delayed ') then return found and 'delayed' end
+  if not found or string.find(found, '^delayed') then return found and 'delayed' end
   local stream, entry = string.match(found, '^(.+) (.+)$')
   if #redis.pcall('XPENDING', stream, group, entry, entry, 1) > 0 then return 'running' end
   return #redis.pcall('XRANGE', stream, entry, entry) > 0 and 'queued'
@@ -383,7 +383,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   local isFree = not j.state or j.state == 'released' or isOthers
   local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
-    and time >= tonumber(j.send_until_ms)
+    and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
   if j.cancel_ms and not isOthers then
     redis.call('HSET', keys[1], 'state', 'canceled')
@@ -440,8 +440,12 @@ redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-
   local j = journal(keys[1])
   if j.begun_ms then
     if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
-  elseif argv[2] then
+  elseif argv[2] and not j.cancel_ms then
     redis.call('HSET', keys[1], 'symbol', argv[2])
+  elseif j.symbol ~= argv[2] then
+    -- By two symbols: one of them may be the order's.
+    redis.call('HDEL', keys[1], 'symbol')
+    j.symbol = nil
   end
   if not j.outcome then
     redis.call('HSET', keys[1], 'cancel_ms', now())
@@ -456,7 +460,7 @@ end}
 
 -- Writes how an order ended. What is known stays: only 'unknown' gives way to another outcome. That an order was not
 -- placed, or that nobody knows, is only said of the send it was found for: not when another owner has begun one since.
--- KEYS: 1 journal  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 '1': only when no send is under way, ''
+-- KEYS: 1 journal  ARGV: 1 state  2 outcome JSON  3 seconds to keep it  4 '1': only when no send is under way, '2': only when canceled
 --       5 owner of the send it is said of, '' for any
 -- Returns: the outcome JSON that stands, the given one, or '' when it is not known yet: nothing was done then
 redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom'}, callback = function(keys, argv)
@@ -464,6 +468,7 @@ redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom
   if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown') then return j.outcome end
   if argv[4] == '1' and (j.state == 'sending' or j.state == 'unknown') then return j.outcome or '' end
   if argv[4] == '1' and j.state == 'canceled' then return argv[2] end
+  if argv[4] == '2' and j.state ~= 'canceled' then return j.outcome or '' end
   local isOthers = (argv[5] or '') ~= '' and (j.owner or argv[5]) ~= argv[5]
   if isOthers and argv[1] ~= 'accepted' then return j.outcome or '' end
   redis.call('HSET', keys[1], 'state', argv[1], 'outcome', argv[2], 'ended_ms', now())

@@ -745,6 +745,33 @@ struct JournalFunctionTests {
         for owner in ["a", "b"] { #expect(try await begin(owner, journal, on: server).last == "77") }
     }
 
+    @Test("a cancel by one symbol is not for an order of another, and one by two symbols is for any")
+    func canceledSymbols() async throws {
+        let server = try await FunctionServer(streams: false)
+        func cancel(_ id: String, _ symbol: RedisArgument) async throws -> String? {
+            try await server.call("fleet_journal_cancel", [server.keys.order(id)], [600, symbol]).texts.first
+        }
+        func begin(_ id: String, _ symbol: RedisArgument) async throws -> String? {
+            try await server.call(
+                "fleet_journal_begin", [server.keys.order(id), server.keys.paused],
+                ["w 1-0", 5000, 600, "submit_order", "1", symbol]
+            ).texts.first
+        }
+        for symbols: [RedisArgument] in [["A/B"], ["A/B", "C/D"], ["C/D", "A/B"], ["C/D"]] {
+            let id = "\(symbols)".filter(\.isLetter)
+            for symbol in symbols { #expect(try await cancel(id, symbol) == "canceled") }
+            #expect(try await begin(id, "A/B") == (symbols.count == 1 && id.contains("CD") ? "begun" : "canceled"))
+        }
+        // What was sent is not prevented by what a cancel saw before, nor by another's absences.
+        #expect(try await begin("sent", "A/B") == "begun")
+        let late = try await server.call(
+            "fleet_journal_end", [server.keys.order("sent")], ["accepted", "{old}", 600, "2", ""])
+        #expect(late.text == "")
+        try await server.redis("HSET", server.keys.order("sent"), "send_until_ms", "1", "absent", "2", "owner", "x")
+        #expect(try await begin("sent", "C/D") == "sending")
+        #expect(try await begin("sent", "A/B") == "begun")
+    }
+
     @Test("a cancel prevents the send that has not begun, and the next one of that which has")
     func canceled() async throws {
         let server = try await FunctionServer(streams: false)

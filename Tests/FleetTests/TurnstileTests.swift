@@ -24,6 +24,28 @@ struct TurnstileTests {
         #expect(order == [1, 3, 5, 0, 2, 4])
     }
 
+    @Test("a loading shares its failure, but not that the deadline of whom it was made for has passed")
+    func sharedFailure() async {
+        struct Failure: Error {}
+        for (error, loads) in [(Failure() as any Error, 1), (JobExpired(), 3)] {
+            let load = SharedLoad()
+            var begun = 0
+            await withDiscardingTaskGroup { jobs in
+                for _ in 0..<3 {
+                    jobs.addImmediateTask { @LaneActor in
+                        try? await load.run(unless: { false }) {
+                            begun += 1
+                            // The others come meanwhile.
+                            for _ in 0..<100 { await Task.yield() }
+                            throw error
+                        }
+                    }
+                }
+            }
+            #expect(begun == loads, "\(error)")
+        }
+    }
+
     /// They come in the first step of a task that began at once: between its look at the turnstile and its waiting for
     /// it, such a task comes to the actor's thread anew.
     @Test("who comes in the very moment that another leaves gets through")
