@@ -62,7 +62,8 @@ package final class Orders {
                 guard ["", order.symbol].contains(journal.symbol) else {
                     // Another order was sent under this id: what becomes of it is the answer.
                     if let known = journal.outcome { return known }
-                    throw journal.step
+                    if journal.age < .seconds(3600) { throw journal.step }
+                    return try await unknown(order, journal, job, "another order was sent under its id")
                 }
                 return try await resume(order, journal, job)
             }
@@ -201,7 +202,9 @@ package final class Orders {
             if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
-        guard session.knowsTime else { throw journal.step }
+        guard session.knowsTime else {
+            throw ExchangeError(.unknown, code: "no_clock", "it does not say what time it is")
+        }
         // By two clocks, as one of them may have been set: Redis' and the exchange's own.
         let window = journal.stampMs + Int64(session.api.acceptance / .milliseconds(1)) - session.exchangeNowMs
         let left = max(journal.mayAppearFor, .milliseconds(window))
@@ -329,8 +332,8 @@ package final class Orders {
             if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
             // A question that cannot be asked now is not waited for where nothing speaks for an old order.
             let found: Order?
-            do { found = try await find(reference, for: asker) } catch {
-                if !isPrevented { throw error }
+            do { found = try await find(reference, begunMs: journal.begunMs, for: asker) } catch {
+                if !isPrevented, (error as? ExchangeError)?.code != "older_order" { throw error }
                 found = nil
             }
             guard let order = found else { break }

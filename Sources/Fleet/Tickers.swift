@@ -158,7 +158,7 @@ package final class Tickers {
         }
         next.removeAll { $0.instrument == nil }
         let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000, most: size - own.count)])[0].array
-        let shared = next.indices.filter { granted?[$0].int != 0 }.map { next[$0] }
+        let shared = next.indices.filter { granted?[$0].int != 0 }.prefix(size - own.count).map { next[$0] }
         let mine = own + shared
         held.formUnion(shared.map(\.symbol))
         let left = Set(next.map(\.symbol)).subtracting(mine.map(\.symbol))

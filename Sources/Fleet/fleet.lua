@@ -78,7 +78,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 6 end}
+  callback = function() return 7 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text

@@ -32,7 +32,8 @@ struct Sharing: Measurement {
         for job in 0..<jobs {
             if counts.count == 1, nowNs() > begin + 1_000_000_000 { counts.append(try await requests()) }
             let due = begin + UInt64(job) * UInt64(seconds) * 1_000_000_000 / UInt64(jobs)
-            if due > nowNs() + 1_000_000 { usleep(UInt32((due - nowNs()) / 1000)) }
+            let now = nowNs()
+            if due > now + 1_000_000 { usleep(UInt32((due - now) / 1000)) }
             let exchange = Exchange.allCases[job % 3]
             // In no order that a batch could follow.
             let market = String(format: "S%03d/USDT", 12 + job / 3 * 37 % 100)
