@@ -113,8 +113,6 @@ package struct Binance: ExchangeAPI {
     private func refusal(of call: Call, _ body: JSON, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
         let code = body["code"].int ?? 0
         let message = body["msg"].text ?? "HTTP \(response.status)"
-        var isSubmit = false
-        if case .submit = call { isSubmit = true }
         let verdict: Verdict
         switch (response.status, code) {
         case (_, -2013) where call.isPrivate: return .absent
@@ -125,7 +123,7 @@ package struct Binance: ExchangeAPI {
         case (_, -2010) where message == "Duplicate order sent.": verdict = .dup
         case (401, _), (_, -1002), (_, -2008), (_, -2014), (_, -2015): verdict = .auth
         // Without a code it is the word of something on the way, which may have passed the order on.
-        case (400..<500, 0) where isSubmit: verdict = .unknown
+        case (400..<500, 0) where call.isSubmit: verdict = .unknown
         case (400..<500, _): verdict = .permanent
         default: verdict = .unknown
         }

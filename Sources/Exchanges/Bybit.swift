@@ -81,8 +81,6 @@ package struct Bybit: ExchangeAPI {
     }
 
     package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
-        var isSubmit = false
-        if case .submit = call { isSubmit = true }
         guard response.status == 200 else {
             let verdict: Verdict =
                 switch response.status {
@@ -90,7 +88,7 @@ package struct Bybit: ExchangeAPI {
                 case 401: .auth
                 case 400, 404: .permanent
                 // The word of something on the way, which may have passed the order on.
-                case 400..<500: isSubmit ? .unknown : .permanent
+                case 400..<500: call.isSubmit ? .unknown : .permanent
                 default: .unknown
                 }
             // 403 is the limit of the address: Bybit wants ten minutes of silence.
@@ -102,7 +100,7 @@ package struct Bybit: ExchangeAPI {
         guard let code = body["retCode"].int else { throw .malformed(response) }
         if code != 0 {
             if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
-            throw refusal(code, body, response, isSubmit)
+            throw refusal(code, of: call, body, response)
         }
         let rows = body["result"]["list"].list
         let answer: Answer? =
@@ -124,9 +122,7 @@ package struct Bybit: ExchangeAPI {
         return answer
     }
 
-    private func refusal(
-        _ code: Int64, _ body: JSON, _ response: HTTPResponse, _ isSubmit: Bool
-    ) -> ExchangeError {
+    private func refusal(_ code: Int64, of call: Call, _ body: JSON, _ response: HTTPResponse) -> ExchangeError {
         let verdict: Verdict =
             switch code {
             case 10006, 10018, 429, 170222, 170005: .wait
@@ -136,7 +132,7 @@ package struct Bybit: ExchangeAPI {
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             // Those of orders and of parameters; what others mean for an order nobody says.
             case 10001, 10029, 110_000..<111_000, 170_000..<171_000: .permanent
-            default: isSubmit ? .unknown : .permanent
+            default: call.isSubmit ? .unknown : .permanent
             }
         let reset = JSON(response.headers["x-bapi-limit-reset-timestamp"]).unixMs
         let wait = reset.flatMap { reset in body["time"].unixMs.map { min(max(0, reset - $0), 60_000) } } ?? 1000

@@ -11,6 +11,9 @@ package enum Call: Sendable {
     case query(OrderReference, others: [OrderReference] = [])
     case history(OrderReference)
 
+    /// Whether it sends an order.
+    package var isSubmit: Bool { if case .submit = self { true } else { false } }
+
     /// Whether the call needs the account's key.
     package var isPrivate: Bool {
         switch self {

@@ -144,12 +144,10 @@ package final class ExchangeSession {
     private func admitted(
         _ call: Call, _ job: Job?, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void
     ) async throws -> Answer {
-        var isOrder = false
-        if case .submit = call { isOrder = true }
         if call.isPrivate, clock == nil {
             do {
                 try await clockLoads.run(unless: { clock != nil }) { _ = try await admitted(.time, job, { _ in }) }
-            } catch let error where !isOrder && (error is ExchangeError || error is SetAside) {
+            } catch let error where !call.isSubmit && (error is ExchangeError || error is SetAside) {
                 // Only an order needs to be sure of the time: a cancel goes by our clock while theirs cannot be had.
                 log.debug("exchange's time not known", metadata: ["error": "\(error)"])
             } catch let error as ExchangeError {
@@ -255,8 +253,7 @@ package final class ExchangeSession {
     /// What a job ends its turn with when the call it made was the probe of an exchange that is not back: it is no
     /// attempt of the job. Of an order it has to be known what became of it.
     private func ofProbe(_ call: Call, _ permit: Breaker.Permit) -> SetAside? {
-        if case .submit = call { return nil }
-        return permit.isProbe ? SetAside(.seconds(5)) : nil
+        permit.isProbe && !call.isSubmit ? SetAside(.seconds(5)) : nil
     }
 
     /// Waits for the limiter; what would wait for long, or for the breaker, is set aside.

@@ -170,13 +170,8 @@ struct FaultTests {
         let stack = try await Stack()
         let elsewhere = FakeHTTPServer { _ in .text("{}") }
         let bad = reply(kind, elsewhere: elsewhere.url)
-        let markets = #"""
-            {"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","filters":[
-            {"filterType":"PRICE_FILTER","tickSize":"0.01"},
-            {"filterType":"LOT_SIZE","minQty":"0.00001","maxQty":"9000","stepSize":"0.00001"}]}]}
-            """#
         let fake = FakeHTTPServer { request in
-            if request.target.contains("exchangeInfo") { return .text(markets) }
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
             if request.target.contains("time") { return .text(#"{"serverTime":1700000000000}"#) }
             return bad
         }

@@ -410,7 +410,7 @@ struct JobModel: Model {
     }
 
     /// What `Finisher` writes for a plain ticker whose lease is young, without a look whose it is: the process may have
-    /// been stopped in between, so the delivery is anybody's by now, or over. The marker of the id goes, whatever it says.
+    /// been stopped in between, so the delivery is anybody's by now, or over. The marker goes only where it is this entry's.
     private mutating func finishPlainly() async throws {
         guard let (_, job, entry) = next(.fetchTicker) else { return }
         let ttl = random.below(2) * 60

@@ -83,13 +83,8 @@ struct TickerSharingTests {
     @Test("a stray refusal that does not speak of the market leaves orders of it alone")
     func strayRefusal() async throws {
         let stack = try await Stack()
-        let markets = #"""
-            {"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","filters":[
-            {"filterType":"PRICE_FILTER","tickSize":"0.01"},
-            {"filterType":"LOT_SIZE","minQty":"0.00001","maxQty":"9000","stepSize":"0.00001"}]}]}
-            """#
         let fake = FakeHTTPServer { request in
-            if request.target.contains("exchangeInfo") { return .text(markets) }
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
             if request.target.contains("time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
             if request.target.contains("ticker") { return .text("not found", status: 404) }
             return .text(#"{"clientOrderId":"o","orderId":1,"status":"FILLED","side":"BUY","origQty":"0.001"}"#)

@@ -48,6 +48,13 @@ func kraken(_ url: String) throws -> any ExchangeAPI {
     try #require(try Configuration(["KRAKEN_URL": url, "FLEET_EXCHANGES": "kraken"]).apis.first)
 }
 
+/// A market list of Binance that has BTC/USDT.
+let binanceMarkets = #"""
+    {"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","filters":[
+    {"filterType":"PRICE_FILTER","tickSize":"0.01"},
+    {"filterType":"LOT_SIZE","minQty":"0.00001","maxQty":"9000","stepSize":"0.00001"}]}]}
+    """#
+
 /// An order of Kraken's BTC/USD.
 func reference() -> OrderReference {
     let market = Instrument(
