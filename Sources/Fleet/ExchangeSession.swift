@@ -13,8 +13,6 @@ package final class ExchangeSession {
     private let http: HTTPClient
     private let nowMs: @Sendable () -> Int64
     private let nextNonce: @LaneActor () async throws(ExchangeError) -> UInt64
-    private let redis: RedisClient
-    private let marketsKey: String
     private let metrics: LaneMetrics
     private let log: Logger
     private let limiter: Limiter?
@@ -24,10 +22,13 @@ package final class ExchangeSession {
     /// What the exchange's clock said, when by one of ours that nobody sets, and until when that may serve.
     private var clock: (theirsMs: Int64, at: ContinuousClock.Instant, until: ContinuousClock.Instant)?
     private let clockLoads = SharedLoad()
-    private var instruments: [String: Instrument] = [:]
-    private var instrumentsLoadedMs: Int64 = 0
     private let noncedCalls = Turnstile()
-    private let instrumentLoads = SharedLoad()
+    private let redis: RedisClient
+    private let keys: Keys
+    private(set) lazy var markets = Markets(api: api, redis: redis, keys: keys, log: log, nowMs: nowMs) {
+        [unowned self] in
+        if case .instruments(let list) = try await perform(.instruments, for: nil) { list } else { [] }
+    }
 
     package init(
         api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, redis: RedisClient, keys: Keys,
@@ -36,9 +37,7 @@ package final class ExchangeSession {
     ) {
         (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
         (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
-        (self.limiter, self.events, self.redis) = (limiter, events, redis)
-        // A simulator's markets are not those of the exchange.
-        marketsKey = keys.markets(Signing.hex(Signing.sha256(api.baseURL.utf8).prefix(6)))
+        (self.limiter, self.events, self.redis, self.keys) = (limiter, events, redis, keys)
     }
 
     /// Unix milliseconds by the exchange's clock; by ours where no private call was made yet.
@@ -54,63 +53,12 @@ package final class ExchangeSession {
         (breakers[trading]?.isStopping(at: .now) ?? false) || (limiter?.isClosed ?? false)
     }
 
-    /// The market of a unified symbol. The list is taken from another worker or fetched, at first use and again when it is
-    /// an hour old or lacks the symbol, at most once a minute; while it cannot be had, an older one serves.
-    /// - Throws: `Refusal` when the exchange has no such market.
-    package func instrument(_ symbol: String) async throws -> Instrument {
-        do { try await loadInstruments(for: symbol) } catch {
-            guard instruments[symbol] != nil else { throw error }
-            log.warning("market list not renewed", metadata: ["error": "\(error)"])
-        }
-        if let instrument = instruments[symbol] { return instrument }
-        throw Refusal(code: "unknown_symbol", "symbol: '\(symbol)'; expected a market of \(api.exchange.rawValue)")
-    }
-
-    /// Forgets a market that the exchange knows no more, until the list is loaded again.
-    package func forget(_ symbol: String) { instruments[symbol] = nil }
-
-    /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.
-    private func loadInstruments(for symbol: String) async throws {
-        func isLoaded() -> Bool {
-            let age = nowMs() - instrumentsLoadedMs
-            // A clock may have been set back, here or where the list was loaded.
-            return 0...3_600_000 ~= age && (instruments[symbol] != nil || age <= 60_000)
-        }
-        if isLoaded() { return }
-        try await instrumentLoads.run(unless: isLoaded) {
-            // `<loaded, unix ms> <JSON>`
-            let shared = await redis.pipeline([["GET", .text(marketsKey)]])[0].text?.split(separator: " ", maxSplits: 1)
-            if let shared, shared.count == 2, let loadedMs = Int64(shared[0]),
-                loadedMs > instrumentsLoadedMs, loadedMs <= nowMs(),
-                let list = try? JSONDecoder().decode([Instrument].self, from: Data(shared[1].utf8))
-            {
-                take(list, loadedMs)
-                if isLoaded() { return }
-            }
-            guard case .instruments(let list) = try await perform(.instruments, for: nil) else { return }
-            take(list, nowMs())
-            let text = "\(instrumentsLoadedMs) \(String(decoding: try JSONEncoder().encode(list), as: UTF8.self))"
-            _ = await redis.pipeline([["SET", .text(marketsKey), .text(text), "EX", 86_400]])
-        }
-    }
-
-    private func take(_ list: [Instrument], _ loadedMs: Int64) {
-        instruments = Dictionary(list.map { ($0.symbol, $0) }, uniquingKeysWith: { first, _ in first })
-        instrumentsLoadedMs = loadedMs
-    }
-
     /// Shows which breakers stop calls: one that has cooled down waits for somebody to call.
     func tellBreakers() {
         for (trading, breaker) in breakers {
             metrics.breakers[trading]?.record(breaker.isStopping(at: .now) ? 1 : 0)
         }
     }
-
-    /// The market, if the list is there and has it.
-    func known(_ symbol: String) -> Instrument? { instruments[symbol] }
-
-    /// Whether the list is there and lacks the symbol.
-    package func isUnknown(_ symbol: String) -> Bool { !instruments.isEmpty && instruments[symbol] == nil }
 
     /// Asks for the exchange's time again when it has served its time, until cancelled: no order waits for that.
     func keepClock() async {

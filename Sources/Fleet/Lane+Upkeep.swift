@@ -21,7 +21,7 @@ extension Lane {
                     // A newer library may have been replaced by a worker that looked before it came.
                     try await FunctionLibrary.load(into: writing)
                     try await lookAround()
-                    await tickers.noteAsked()
+                    await cache.shareAsked()
                     if beats % 4 == 0, !Task.isShuttingDownGracefully {
                         // Redis 7.0 takes a consumer that finds nothing to read for a silent one: a look behind its
                         // last pending entry is a sign of life.

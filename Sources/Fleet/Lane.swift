@@ -19,7 +19,8 @@ package final class Lane {
     let reading, trading, writing: RedisClient
     var isConnected: Bool { reading.isConnected && trading.isConnected && writing.isConnected }
     let session: ExchangeSession
-    let tickers: Tickers
+    let cache: TickerCache
+    private let tickers: Tickers
     private let limiter: Limiter
     private let orders: Orders
     private lazy var finisher = finisher(over: writing)
@@ -89,8 +90,8 @@ package final class Lane {
             if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
             throw ExchangeError(.wait, code: "no_nonce", "Redis gave no nonce")
         }
-        tickers = Tickers(
-            session: session, owner: consumer, redis: writing, ttl: configuration.cacheTTL, nowMs: nowMs)
+        cache = TickerCache(redis: writing, keys: keys, ttl: configuration.cacheTTL, nowMs: nowMs)
+        tickers = Tickers(session: session, cache: cache, owner: consumer, redis: writing, nowMs: nowMs)
         orders = Orders(
             session: session, tickers: tickers, redis: trading, configuration: configuration, consumer: consumer,
             log: log, nowMs: nowMs)
@@ -138,7 +139,7 @@ package final class Lane {
         if job.isFirst { metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs)) }
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
-            let found = tickers.cached(symbol, maxAgeMs: maxAgeMs)
+            let found = cache.get(symbol, maxAgeMs: maxAgeMs)
         {
             metrics.answers[.l1]?.increment()
             return finish(job, found.outcome, startedMs)

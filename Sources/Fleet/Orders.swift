@@ -12,12 +12,12 @@ package import Redis
 /// request and has not shown it twice since.
 @LaneActor
 package final class Orders {
-    private let session: ExchangeSession
+    let session: ExchangeSession
     private let tickers: Tickers
     let journals: Journals
     private let configuration: Configuration
     private let log: Logger
-    private let nowMs: @Sendable () -> Int64
+    let nowMs: @Sendable () -> Int64
     /// Orders that the exchange has acknowledged and that were not seen to rest or end yet, by its ids.
     private var acknowledged: [String: Acknowledged] = [:]
     private struct Acknowledged {
@@ -42,11 +42,9 @@ package final class Orders {
             ttl: max(configuration.orderResultTTL, 604_800))
     }
 
-    private func reference(_ jobId: String, _ symbol: String) async throws -> OrderReference {
-        OrderReference(session.api.clientOrderId(jobId: jobId), try await session.instrument(symbol))
+    func reference(_ jobId: String, _ symbol: String) async throws -> OrderReference {
+        OrderReference(session.api.clientOrderId(jobId: jobId), try await session.markets.find(symbol))
     }
-
-    // MARK: - Submit
 
     /// `volatility` says why Redis may not hold orders, if so.
     /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
@@ -232,7 +230,7 @@ package final class Orders {
 
     /// The order where the exchange shows it, else nil: so too for one that was made before `begunMs`, by the same id,
     /// with an hour for clocks that differ. - Throws: when it could not be asked.
-    private func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
+    func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
         if let id = reference.exchangeOrderId, session.api.ordersAtOnce > 1 {
             return try await findWithOthers(id, reference)
         }
@@ -274,7 +272,7 @@ package final class Orders {
         return found[id]
     }
 
-    private func ended(_ order: Order) -> Outcome {
+    func ended(_ order: Order) -> Outcome {
         if order.status != .rejected { return .ok(json(order)) }
         return .ended(.rejected, code: "exchange_refused", "the exchange rejected the order", data: json(order))
     }
@@ -304,56 +302,5 @@ package final class Orders {
         return try await journals.end(
             job, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data),
             of: journal.owner)
-    }
-
-    // MARK: - Cancel
-
-    /// Cancels an order by its job's id. One whose send has not begun is prevented: its journal is opened as canceled.
-    /// The exchange is asked all the same: the journal of an old order may be gone.
-    /// - Throws: `SetAside` while the order's own fate is open; `Refusal`, `JobExpired`, `ExchangeError`: a cancel can
-    ///   always be repeated.
-    package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
-        // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
-        if session.isUnknown(symbol) { _ = try await session.instrument(symbol) }
-        let journal = try await journals.cancel(orderId, symbol)
-        var reference = try await reference(orderId, symbol)
-        // It may have been accepted that much later than it was sent.
-        if journal.begunMs > 0 { reference.age = max(.zero, journal.age - session.api.acceptance) }
-        if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
-            return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
-        }
-        let answer = try await session.perform(.cancel(reference), for: job)
-        if case .order(let order) = answer { return .ok(json(order)) }
-        // What was sent is asked about past the deadline too.
-        let asker = job.deadlineMs == nil ? job : nil
-        var (isPrevented, isOpen) = (false, false)
-        if journal.state == "canceled", case .absent = answer { isPrevented = true }
-        for attempt in 0..<4 {
-            if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
-            // A question that cannot be asked now is not waited for where nothing speaks for an old order.
-            let found: Order?
-            do { found = try await find(reference, begunMs: journal.begunMs, for: asker) } catch {
-                if !isPrevented, (error as? ExchangeError)?.code != "older_order" { throw error }
-                found = nil
-            }
-            guard let order = found else { break }
-            if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
-                // Its own journal was gone: an old order, which was not prevented at all.
-                _ = try await journals.end(job, id: orderId, ended(order), of: "")
-            }
-            switch order.status {
-            case .canceled: return .ok(json(order))
-            case .open, .partiallyFilled: isOpen = true
-            case .filled, .expired, .rejected:
-                let text = "the order is \(order.status.rawValue) and cannot be canceled"
-                return .ended(.rejected, code: "order_closed", text, data: json(order))
-            }
-        }
-        if isPrevented, !isOpen { return .ok(json(reference.order(.canceled))) }
-        // Its submit ends within minutes; until then there may be something to cancel.
-        if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
-            throw SetAside(.milliseconds(500))
-        }
-        throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
     }
 }

@@ -2,27 +2,10 @@ internal import Exchanges
 internal import Foundation
 package import Redis
 
-/// Tickers of one exchange in two tiers: memory (L1) and Redis (L2), then the exchange.
+/// Answers those who ask for tickers of one exchange: from the cache, else with as few requests as will do.
 @LaneActor
 package final class Tickers {
-    /// A ticker as the contract's JSON, and when it was received.
-    package struct Cached: Sendable {
-        package let json: String
-        package let receivedMs: Int64
-        /// When the exchange made it, else when it was received.
-        let madeMs: Int64
-        /// What a job that finds it in memory ends with: made once, asked for often.
-        package let outcome: Outcome
-
-        init(json: String, receivedMs: Int64) {
-            (self.json, self.receivedMs) = (json, receivedMs)
-            let name = #""exchange_ms":"#
-            madeMs = json.range(of: name).flatMap { Int64(json[$0.upperBound...].prefix { $0.isNumber }) } ?? receivedMs
-            outcome = .ok(json, source: .l1)
-        }
-    }
-
-    package typealias Found = (ticker: Cached, source: Outcome.Source)
+    package typealias Found = (ticker: TickerCache.Entry, source: Outcome.Source)
     private struct Waiter {
         let continuation: CheckedContinuation<Found, any Error>
         let maxAgeMs: Int64
@@ -36,49 +19,32 @@ package final class Tickers {
     }
 
     private let session: ExchangeSession
+    private let cache: TickerCache
     /// Whose claims are this worker's.
     private let owner: String
     private let redis: RedisClient
     private let keys: Keys
-    /// In seconds, in both tiers.
-    private let ttl: Int
     private let nowMs: @Sendable () -> Int64
-    private var memory = Cache<String, Cached>(capacity: 1000)
     /// In the order of the first ask.
     private var wanted: [Wanted] = []
     /// The markets that a request is under way for, and who joined it since.
     private var underWay: [String: [Waiter]] = [:]
     private let queued = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     private var isStopped = false
-    /// When jobs last asked for a symbol, unix milliseconds, and when that was last written to Redis.
-    private var asked: [String: Int64] = [:]
-    private var notedMs: Int64 = 0
     /// What this worker has claimed to fetch for all.
     private var held: Set<String> = []
-    /// Who asked a longer time ago is not fetched for unless it asks again: longer than from one heartbeat to the next.
-    private static let latelyMs = 5000
-
     package init(
-        session: ExchangeSession, owner: String, redis: RedisClient, ttl: Int, nowMs: @escaping @Sendable () -> Int64
+        session: ExchangeSession, cache: TickerCache, owner: String, redis: RedisClient,
+        nowMs: @escaping @Sendable () -> Int64
     ) {
-        (self.session, self.owner, self.redis, self.ttl, self.nowMs) = (session, owner, redis, ttl, nowMs)
+        (self.session, self.cache, self.owner, self.redis, self.nowMs) = (session, cache, owner, redis, nowMs)
         keys = Keys(session.api.exchange)
-    }
-
-    /// What L1 has, if it is at most `maxAgeMs` old. 0 never matches: it asks for the exchange's own answer.
-    package func cached(_ symbol: String, maxAgeMs: Int64) -> Cached? {
-        let now = nowMs()
-        guard maxAgeMs > 0, let found = memory.get(symbol, at: now), now - found.receivedMs <= maxAgeMs else {
-            return nil
-        }
-        asked[symbol] = now
-        return found
     }
 
     /// The ticker from the first tier that has it young enough. What jobs ask for while no request can be made goes out
     /// together, one request for many symbols and for all who ask for one.
     package func fetch(_ symbol: String, maxAgeMs: Int64, for job: Job) async throws -> Found {
-        if let found = cached(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
+        if let found = cache.get(symbol, maxAgeMs: maxAgeMs) { return (found, .l1) }
         return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Found, any Error>) in
             if isStopped { return continuation.resume(throwing: CancellationError()) }
             let waiter = Waiter(continuation: continuation, maxAgeMs: maxAgeMs, deadlineMs: job.deadlineMs)
@@ -140,7 +106,7 @@ package final class Tickers {
     /// costs nothing what jobs have asked for lately, oldest first, so that all of it ages together.
     /// - Returns: that, and what was left to others and is wanted no more.
     private func claim() async -> (mine: [Wanted], others: [Wanted]) {
-        let (size, now) = (session.api.tickersAtOnce, nowMs())
+        let size = session.api.tickersAtOnce
         // Whose time is over while others wait in `underWay`.
         wanted.removeAll { $0.waiters.isEmpty }
         var next = Array(wanted.prefix(size).prefix { $0.instrument != nil })
@@ -149,12 +115,10 @@ package final class Tickers {
         if own.count == next.count { return (next, []) }
         next.removeAll { $0.waiters.contains { $0.maxAgeMs < 100 } }
         let busy = Set(wanted.map(\.symbol)).union(underWay.keys)
-        let lately = asked.filter { now - $0.value < Self.latelyMs && !busy.contains($0.key) }.keys
-            .map { (symbol: $0, receivedMs: memory.get($0, at: now)?.receivedMs ?? 0) }
-            .sorted { $0.receivedMs < $1.receivedMs }
+        let lately = cache.askedLately().filter { !busy.contains($0) }
         // More than fit, as some will be others'.
         next += lately.prefix(10 * (size - own.count - next.count)).map {
-            Wanted(symbol: $0.symbol, instrument: session.known($0.symbol), waiters: [])
+            Wanted(symbol: $0, instrument: session.markets.known($0), waiters: [])
         }
         next.removeAll { $0.instrument == nil }
         let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000, most: size - own.count)])[0].array
@@ -203,29 +167,12 @@ package final class Tickers {
         let symbols = wanted.prefix(session.api.tickersAtOnce)
             .filter { $0.waiters.contains { $0.maxAgeMs > 0 } }.map(\.symbol)
         guard !symbols.isEmpty else { return }
-        let replies = await redis.pipeline([
-            RedisCommand(["MGET"]) + symbols.map(keys.cache),
-            [
-                "ZRANGE", .text(keys.asked), "+inf", .int(Int(nowMs()) - Self.latelyMs), "BYSCORE", "REV", "LIMIT", 0,
-                1000, "WITHSCORES",
-            ],
-        ])
-        // Other workers' jobs count as much as ours.
-        let all = replies[1].array?.compactMap(\.text) ?? []
-        for index in stride(from: 0, to: all.count - 1, by: 2) {
-            asked[all[index]] = max(asked[all[index]] ?? 0, Int64(all[index + 1]) ?? 0)
-        }
-        for (symbol, reply) in zip(symbols, replies[0].array ?? []) {
-            // `<received ms> <JSON>`, as `fleet_cache_put` writes it.
-            guard let parts = reply.text?.split(separator: " ", maxSplits: 1), parts.count == 2,
-                let receivedMs = Int64(parts[0]), (0..<nowMs() + 60_000).contains(receivedMs),
-                let index = wanted.firstIndex(where: { $0.symbol == symbol })
-            else { continue }
-            let (found, age) = (Cached(json: String(parts[1]), receivedMs: receivedMs), nowMs() - receivedMs)
-            remember(symbol, found)
+        for (symbol, found) in await cache.read(symbols) {
+            guard let index = wanted.firstIndex(where: { $0.symbol == symbol }) else { continue }
+            let age = nowMs() - found.receivedMs
             for waiter in wanted[index].waiters where age <= waiter.maxAgeMs && waiter.maxAgeMs > 0 {
                 waiter.continuation.resume(returning: (found, .l2))
-                asked[symbol] = nowMs()
+                cache.noteAsked(symbol)
             }
             wanted[index].waiters.removeAll { age <= $0.maxAgeMs && $0.maxAgeMs > 0 }
         }
@@ -236,7 +183,7 @@ package final class Tickers {
     private func nameMarkets() async throws {
         for symbol in wanted.prefix(session.api.tickersAtOnce).filter({ $0.instrument == nil }).map(\.symbol) {
             let found: Result<Instrument, any Error>
-            do { found = .success(try await session.instrument(symbol)) } catch let refusal as Refusal {
+            do { found = .success(try await session.markets.find(symbol)) } catch let refusal as Refusal {
                 found = .failure(refusal)
             }
             guard let index = wanted.firstIndex(where: { $0.symbol == symbol }) else { continue }
@@ -273,20 +220,22 @@ package final class Tickers {
                 } catch { finish(half, with: .failure(error)) }
             }
         } catch {
-            if (error as? ExchangeError)?.code == "unknown_symbol", let one = batch.first { session.forget(one.symbol) }
+            if (error as? ExchangeError)?.code == "unknown_symbol", let one = batch.first {
+                session.markets.forget(one.symbol)
+            }
             finish(batch, with: .failure(error))
         }
     }
 
     private func answer(_ batch: [Wanted], with tickers: [Ticker]) async {
-        let found = Dictionary(tickers.map { ($0.symbol, keep($0)) }, uniquingKeysWith: { $1 })
+        let found = Dictionary(tickers.map { ($0.symbol, cache.keep($0)) }, uniquingKeysWith: { $1 })
         for one in batch {
             let symbol = one.symbol
             let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
-            if found[symbol] != nil, !one.waiters.isEmpty { asked[symbol] = nowMs() }
+            if found[symbol] != nil, !one.waiters.isEmpty { cache.noteAsked(symbol) }
             finish([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
         }
-        await share(found)
+        await cache.share(found)
     }
 
     private func end(_ all: some Sequence<Wanted>, with result: Result<Found, any Error>) {
@@ -305,19 +254,10 @@ package final class Tickers {
     /// Fetches the symbols in few requests and stores them in both tiers; none: all that were asked for in the last ten
     /// minutes. - Returns: the count, and for each symbol without a ticker the reason.
     package func refresh(_ symbols: [String], for job: Job) async throws -> (refreshed: Int, failed: [String: String]) {
-        var symbols = symbols
-        if symbols.isEmpty {
-            await noteAsked()
-            let key = RedisArgument.text(keys.asked)
-            let replies = await redis.pipeline([
-                ["ZREMRANGEBYSCORE", key, "-inf", .int(Int(nowMs()) - 600_000)], ["ZRANGE", key, -500, -1],
-            ])
-            symbols = try replies[1].get().array?.compactMap(\.text) ?? []
-        }
         var failed: [String: String] = [:]
         var instruments: [Instrument] = []
-        for symbol in Set(symbols).sorted() {
-            do { instruments.append(try await session.instrument(symbol)) } catch let error as Refusal {
+        for symbol in Set(symbols.isEmpty ? try await cache.allAsked() : symbols).sorted() {
+            do { instruments.append(try await session.markets.find(symbol)) } catch let error as Refusal {
                 failed[symbol] = error.message
             }
         }
@@ -329,12 +269,12 @@ package final class Tickers {
                 guard case .tickers(let tickers) = try await session.perform(.tickers(Array(batch)), for: job) else {
                     continue
                 }
-                let found = Dictionary(tickers.map { ($0.symbol, keep($0)) }, uniquingKeysWith: { $1 })
+                let found = Dictionary(tickers.map { ($0.symbol, cache.keep($0)) }, uniquingKeysWith: { $1 })
                 for symbol in batch.map(\.symbol) where found[symbol] == nil {
                     failed[symbol] = "the exchange gave no ticker"
                 }
                 count += found.count
-                await share(found)
+                await cache.share(found)
             } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
                 batches += [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)]
             } catch let error as ExchangeError where error.verdict == .permanent {
@@ -342,39 +282,5 @@ package final class Tickers {
             }
         }
         return (count, failed)
-    }
-
-    /// Keeps a ticker in memory.
-    private func keep(_ ticker: Ticker) -> Cached {
-        let cached = Cached(json: json(ticker), receivedMs: ticker.receivedMs)
-        remember(ticker.symbol, cached)
-        return cached
-    }
-
-    /// Writes tickers to Redis, and which were asked for. What cannot be written still serves here.
-    private func share(_ tickers: [String: Cached]) async {
-        guard !tickers.isEmpty else { return }
-        let list = Array(tickers)
-        let put = FunctionLibrary.command(
-            "fleet_cache_put", list.map { keys.cache($0.key) },
-            [.int(ttl)] + list.flatMap { [.int(Int($0.value.receivedMs)), .text($0.value.json)] })
-        _ = await redis.pipeline([put] + takeAsked())
-    }
-
-    /// Writes which symbols jobs have asked for, those that memory could answer too: what a refresh is to keep warm.
-    func noteAsked() async { _ = await redis.pipeline(takeAsked()) }
-
-    private func takeAsked() -> [RedisCommand] {
-        let now = nowMs()
-        asked = asked.filter { now - $0.value < 600_000 }
-        let scores = asked.filter { $0.value >= notedMs }.flatMap { [RedisArgument.int(Int($0.value)), .text($0.key)] }
-        guard !scores.isEmpty, redis.isConnected else { return [] }
-        notedMs = now
-        return [RedisCommand(["ZADD", .text(keys.asked)] + scores), ["EXPIRE", .text(keys.asked), 600]]
-    }
-
-    private func remember(_ symbol: String, _ cached: Cached) {
-        if let known = memory.get(symbol, at: nowMs()), known.madeMs > cached.madeMs { return }
-        memory.set(symbol, cached, expiresMs: cached.receivedMs + Int64(ttl) * 1000)
     }
 }

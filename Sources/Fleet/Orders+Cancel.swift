@@ -1,0 +1,52 @@
+internal import Exchanges
+
+extension Orders {
+    /// Cancels an order by its job's id. One whose send has not begun is prevented: its journal is opened as canceled.
+    /// The exchange is asked all the same: the journal of an old order may be gone.
+    /// - Throws: `SetAside` while the order's own fate is open; `Refusal`, `JobExpired`, `ExchangeError`: a cancel can
+    ///   always be repeated.
+    package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
+        // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
+        if session.markets.isUnknown(symbol) { _ = try await session.markets.find(symbol) }
+        let journal = try await journals.cancel(orderId, symbol)
+        var reference = try await reference(orderId, symbol)
+        // It may have been accepted that much later than it was sent.
+        if journal.begunMs > 0 { reference.age = max(.zero, journal.age - session.api.acceptance) }
+        if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
+            return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
+        }
+        let answer = try await session.perform(.cancel(reference), for: job)
+        if case .order(let order) = answer { return .ok(json(order)) }
+        // What was sent is asked about past the deadline too.
+        let asker = job.deadlineMs == nil ? job : nil
+        var (isPrevented, isOpen) = (false, false)
+        if journal.state == "canceled", case .absent = answer { isPrevented = true }
+        for attempt in 0..<4 {
+            if attempt > 0 { try await session.pause(for: .milliseconds(25 << attempt), job) }
+            // A question that cannot be asked now is not waited for where nothing speaks for an old order.
+            let found: Order?
+            do { found = try await find(reference, begunMs: journal.begunMs, for: asker) } catch {
+                if !isPrevented, (error as? ExchangeError)?.code != "older_order" { throw error }
+                found = nil
+            }
+            guard let order = found else { break }
+            if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
+                // Its own journal was gone: an old order, which was not prevented at all.
+                _ = try await journals.end(job, id: orderId, ended(order), of: "")
+            }
+            switch order.status {
+            case .canceled: return .ok(json(order))
+            case .open, .partiallyFilled: isOpen = true
+            case .filled, .expired, .rejected:
+                let text = "the order is \(order.status.rawValue) and cannot be canceled"
+                return .ended(.rejected, code: "order_closed", text, data: json(order))
+            }
+        }
+        if isPrevented, !isOpen { return .ok(json(reference.order(.canceled))) }
+        // Its submit ends within minutes; until then there may be something to cancel.
+        if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
+            throw SetAside(.milliseconds(500))
+        }
+        throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
+    }
+}
