@@ -80,6 +80,34 @@ struct TickerSharingTests {
         }
     }
 
+    @Test("one of several workers loads the market list, and is not waited for for ever")
+    func marketList() async throws {
+        let stack = try await Stack()
+        try await stack.control(#"{"latency_ms":3000}"#)
+        let only = ["FLEET_EXCHANGES": "binance", "FLEET_KINDS": "fetch_ticker", "FLEET_CONCURRENCY": "1"]
+        var workers = [try await stack.worker(only), try await stack.worker(only), try await stack.worker(only)]
+        let symbols = ["BTC/USDT", "ETH/USDT", "LTC/USDT"]
+        for symbol in symbols {
+            try await stack.push(.binance, .fetchTicker, ["id": symbol.prefix(3) + "-1", "symbol": symbol])
+        }
+        try await eventually("each has a job") { try await stack.backlog(.binance).pending == 3 }
+        for symbol in symbols {
+            #expect(try await stack.result(.binance, symbol.prefix(3) + "-1")["status"].text == "ok")
+        }
+        #expect(try await stack.requests(.binance, "exchangeInfo") == 1)
+        try await stack.endFaults()
+        workers = []
+        // Nobody is loading it, though it looks so.
+        let keys = try await stack.command(["KEYS", Stack.key(.binance, "markets:*")]).array?.compactMap(\.text) ?? []
+        let list = try #require(keys.first)
+        try await stack.command(["DEL", .text(list)])
+        try await stack.command(["SET", .text(list + ":claim"), "1"])
+        workers = [try await stack.worker(only)]
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "XRP/USDT"])["status"].text == "ok")
+        #expect(try await stack.requests(.binance, "exchangeInfo") == 2)
+        withExtendedLifetime(workers) {}
+    }
+
     @Test("a stray refusal that does not speak of the market leaves orders of it alone")
     func strayRefusal() async throws {
         let stack = try await Stack()
