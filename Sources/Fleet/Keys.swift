@@ -21,6 +21,8 @@ package struct Keys: Sendable {
     package func cache(_ symbol: String) -> String { prefix + "cache:" + symbol }
     /// There while a worker fetches a ticker that others want too.
     func fetch(_ symbol: String) -> String { prefix + "fetch:" + symbol }
+    /// There for a moment while a worker fetches a few tickers: who wants others waits for the next request.
+    var fetching: String { prefix + "fetching" }
     /// Symbols by the time (unix ms) they were last asked for: a sorted set.
     package var asked: String { prefix + "asked" }
     /// The last nonce given out: one sequence serves every API key, as it only ever grows.

@@ -114,6 +114,8 @@ package final class Tickers {
         let own = next.filter { $0.waiters.contains { $0.maxAgeMs < 100 } }
         if own.count == next.count { return (next, []) }
         next.removeAll { $0.waiters.contains { $0.maxAgeMs < 100 } }
+        // A few wait for a request that is under way, so that all who ask meanwhile go together in the next.
+        let isFew = own.isEmpty && next.count < size
         let busy = Set(wanted.map(\.symbol)).union(underWay.keys)
         let lately = cache.askedLately().filter { !busy.contains($0) }
         // More than fit, as some will be others'.
@@ -121,7 +123,8 @@ package final class Tickers {
             Wanted(symbol: $0, instrument: session.markets.known($0), waiters: [])
         }
         next.removeAll { $0.instrument == nil }
-        let granted = await redis.pipeline([claiming(next.map(\.symbol), ms: 2000, most: size - own.count)])[0].array
+        let claims = claiming(next.map(\.symbol), ms: 2000, most: size - own.count, isFew: isFew)
+        let granted = await redis.pipeline([claims])[0].array
         let shared = next.indices.filter { granted?[$0].int != 0 }.prefix(size - own.count).map { next[$0] }
         let mine = own + shared
         held.formUnion(shared.map(\.symbol))
@@ -144,7 +147,10 @@ package final class Tickers {
         return batch.contains { !$0.waiters.isEmpty } ? batch : []
     }
 
+    /// Lets those who are left to others know what is wanted here too, and asks again in a moment.
     private func lookAgain(for others: [Wanted]) async {
+        for one in others { cache.noteAsked(one.symbol) }
+        await cache.shareAsked()
         try? await LaneActor.sleep(for: .milliseconds(20))
         for one in inTime(others) {
             if isStopped { end([one], with: .failure(CancellationError())) } else { want(one) }
@@ -154,12 +160,16 @@ package final class Tickers {
     /// Gives claims up, in a moment: who has just looked into Redis in vain would fetch again.
     private func release(_ claimed: [Wanted]) async {
         let symbols = claimed.map(\.symbol).filter { held.remove($0) != nil }
-        if !symbols.isEmpty { _ = await redis.pipeline([claiming(symbols, ms: 100, most: symbols.count)]) }
+        guard !symbols.isEmpty else { return }
+        _ = await redis.pipeline([
+            claiming(symbols, ms: 100, most: symbols.count), ["DEL", .text(keys.fetching)],
+        ])
     }
 
-    private func claiming(_ symbols: [String], ms: Int, most: Int) -> RedisCommand {
-        let limits: [RedisArgument] = [.text(owner), .int(ms), .int(most)]
-        return FunctionLibrary.command("fleet_fetch_claim", symbols.map(keys.fetch), limits)
+    private func claiming(_ symbols: [String], ms: Int, most: Int, isFew: Bool = false) -> RedisCommand {
+        let limits: [RedisArgument] = [.text(owner), .int(ms), .int(most)] + (isFew ? [100] : [])
+        let claims = symbols.map(keys.fetch) + (isFew ? [keys.fetching] : [])
+        return FunctionLibrary.command("fleet_fetch_claim", claims, limits)
     }
 
     /// Answers those of the next request who can be answered from L2.

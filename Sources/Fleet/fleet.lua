@@ -78,7 +78,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 7 end}
+  callback = function() return 8 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -577,17 +577,24 @@ redis.register_function{function_name = 'fleet_limit_close', flags = {'allow-oom
   return math.ceil(closed_for(keys[1], time))
 end}
 
--- Lets one worker fetch what several want; its own claim it may renew, or shorten.
--- KEYS: 1… claims  ARGV: 1 who  2 milliseconds for which a claim stands  3 most claims
--- Returns: for each 1, or 0 when it is another's or one too many
+-- Lets one worker fetch what several want; its own claim it may renew, or shorten. Who wants little waits while others
+-- fetch: what is wanted meanwhile goes out together.
+-- KEYS: 1… claims, with argument 4 then the key that is there for a moment while some are fetched
+-- ARGV: 1 who  2 milliseconds for which a claim stands  3 most claims  4 milliseconds of that moment, at most a second
+-- Returns: for each 1, or 0 when it is another's or one too many, or to be waited with
 redis.register_function{function_name = 'fleet_fetch_claim', flags = {'allow-oom'}, callback = function(keys, argv)
-  local granted, left = {}, tonumber(argv[3])
+  local granted, left, gathered = {}, tonumber(argv[3]), argv[4] and table.remove(keys)
+  local life = gathered and redis.call('PTTL', gathered) or 0
+  -- One without an end, or with a late one, a person has set.
+  local isFetching = life > 0 and life <= 1000
+  if isFetching then left = 0 end
   for i = 1, #keys do
     local owner = left > 0 and redis.call('GET', keys[i])
     granted[i] = left > 0 and (not owner or owner == argv[1]) and 1 or 0
     if granted[i] == 1 then redis.call('SET', keys[i], argv[1], 'PX', argv[2]) end
     left = left - granted[i]
   end
+  if gathered and not isFetching and left < tonumber(argv[3]) then redis.call('SET', gathered, argv[1], 'PX', argv[4]) end
   return granted
 end}
 

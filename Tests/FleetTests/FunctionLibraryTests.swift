@@ -615,6 +615,23 @@ struct BudgetTests {
         #expect(try await put("b", 1001, "{}") == 1)
     }
 
+    @Test("who wants a few tickers waits while others are fetched, but not for what a person set")
+    func fetchClaims() async throws {
+        let server = try await FunctionServer(streams: false)
+        func claim(_ who: RedisArgument, _ claims: [String], few: Int? = 1000) async throws -> [Int]? {
+            let arguments: [RedisArgument] = [who, .int(FunctionServer.hour), 2] + (few.map { [.int($0)] } ?? [])
+            let keys = claims + (few == nil ? [] : ["fetching"])
+            return try await server.call("fleet_fetch_claim", keys, arguments).array?.compactMap(\.int)
+        }
+        #expect(try await claim("a", ["x", "y", "z"]) == [1, 1, 0], "two at most")
+        #expect(try await claim("a", ["x"]) == [0], "also who began that fetch")
+        #expect(try await claim("b", ["x", "z"], few: nil) == [0, 1], "who wants many waits only for what is claimed")
+        try await server.redis("SET", "fetching", "1")
+        #expect(try await claim("b", ["z"]) == [1])
+        try await server.redis("SET", "fetching", "1", "PX", "60000")
+        #expect(try await claim("b", ["z"]) == [1])
+    }
+
     @Test("what the exchange may have counted in the window before is not taken for this one's")
     func correction() async throws {
         let server = try await FunctionServer(streams: false)

@@ -147,6 +147,33 @@ struct TickerSharingTests {
         withExtendedLifetime(workers) {}
     }
 
+    @Test("what is asked for while another worker fetches goes out together")
+    func gathered() async throws {
+        let stack = try await Stack()
+        let settings = ["FLEET_EXCHANGES": "binance", "FLEET_KINDS": "fetch_ticker", "FLEET_CONCURRENCY": "2"]
+        let workers = try await [stack.worker(settings), stack.worker(settings)]
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "ETH/USDT"])
+        let before = try await stack.requests(.binance, "ticker/24hr")
+        // A third one, which is at it for as long as it says so.
+        let fetching: RedisCommand = ["SET", Stack.key(.binance, "fetching"), "another", "PX", 1000]
+        try await stack.command(fetching)
+        let symbols = ["BTC/USDT", "LTC/USDT", "XRP/USDT"]
+        for symbol in symbols {
+            try await stack.push(.binance, .fetchTicker, ["id": "g-" + symbol.prefix(3), "symbol": symbol])
+        }
+        try await eventually("all of them are wanted") {
+            try await stack.command(fetching)
+            return try await stack.command(["ZCARD", Stack.key(.binance, "asked")]) == .integer(4)
+        }
+        #expect(try await stack.requests(.binance, "ticker/24hr") == before)
+        try await stack.command(["DEL", Stack.key(.binance, "fetching")])
+        for symbol in symbols {
+            #expect(try await stack.result(.binance, "g-" + symbol.prefix(3))["status"].text == "ok")
+        }
+        #expect(try await stack.requests(.binance, "ticker/24hr") == before + 1)
+        withExtendedLifetime(workers) {}
+    }
+
     @Test("what was asked for lately comes along with what is asked for now")
     func comesAlong() async throws {
         let (stack, fake) = (try await Stack(), delisting())
