@@ -1,11 +1,13 @@
 internal import ArgumentParser
+internal import CHiredis
 internal import Exchanges
 internal import Fleet
 internal import Foundation
 
 struct HTTP: Measurement {
     static let configuration = CommandConfiguration(
-        abstract: "Measure the HTTP client against the simulator, beside wrk where that is installed.")
+        abstract: "Measure the HTTP client against the simulator, beside wrk where that is installed.",
+        discussion: "Then a thousand orders at once: how many of them a worker has in flight side by side.")
     @Option(help: "Seconds a run.", transform: count) var seconds = 5
     @Option(help: "Requests in flight.", transform: count) var connections = 64
     @Flag(help: "Print JSON.") var json = false
@@ -14,13 +16,52 @@ struct HTTP: Measurement {
         try rig.begin(workers: 0)
         let load = try await Load(rig.simulator, askers: connections, seconds: seconds)
         let (rate, wrk) = (load.answers / load.seconds, try wrkRate(rig.simulator))
-        let many = try await Load(rig.simulator, askers: 1000, latencyMs: 200)
+        let (orders, inFlight, elapsed) = try await ordersAtOnce(rig)
         return Table(
-            columns: ["requests_per_s", "of_wrk", "answered", "connections", "ms"],
+            columns: ["requests_per_s", "of_wrk", "answered", "in_flight", "ms"],
             rows: [
                 ("client", [rate, rate / wrk, .nan, .nan, .nan]), ("wrk", [wrk, .nan, .nan, .nan, .nan]),
-                ("1000 at once, 200 ms each", [.nan, .nan, many.answers, many.connections, many.seconds * 1000]),
+                ("1000 orders at once, 2 s each", [.nan, .nan, orders, inFlight, elapsed * 1000]),
             ])
+    }
+
+    /// A thousand orders of one worker, each answered two seconds late: those that ended well, the most that were in
+    /// flight, each with a connection of its own, and the seconds it took.
+    private nonisolated(nonsending) func ordersAtOnce(_ rig: Rig) async throws -> (
+        ok: Double, inFlight: Double, seconds: Double
+    ) {
+        try rig.begin(workers: 1, concurrency: 1500)
+        let (stream, result) = (Rig.keys.jobs(.submitOrder), Rig.keys.result("o-"))
+        func push(_ first: Int, _ last: Int) throws {
+            let order = ["symbol", "BTC/USDT", "side", "buy", "type", "market", "amount", "0.01"]
+            let script =
+                "for i = ARGV[1], ARGV[2] do redis.call('XADD', KEYS[1], '*', 'id', 'o-' .. i, unpack(ARGV, 3)) end"
+            try rig.redis.call(["EVAL", script, "1", stream, "\(first)", "\(last)"] + order)
+        }
+        let worker = "/proc/\(rig.workers[0].processIdentifier)/fd"
+        let files = { (try? FileManager.default.contentsOfDirectory(atPath: worker).count) ?? 0 }
+        func wait() throws -> Int {
+            var most = 0
+            try Rig.eventually("the orders are done") {
+                most = max(most, files())
+                return try rig.redis.call(["XLEN", stream], \.integer) == 0 ? () : nil
+            }
+            return most
+        }
+        let before = files()
+        // It knows markets and time then.
+        try push(0, 0)
+        _ = try wait()
+        try await Load.delay(rig.simulator, 2000)
+        let begin = nowNs()
+        try push(1, 1000)
+        let most = try wait()
+        let elapsed = Double(nowNs() - begin) / 1e9
+        try await Load.delay(rig.simulator, 0)
+        let script =
+            "local ok = 0 for i = 1, 1000 do local r = redis.call('GET', KEYS[1] .. i) "
+            + "if r and string.find(r, '\"status\":\"ok\"', 1, true) then ok = ok + 1 end end return ok"
+        return (Double(try rig.redis.call(["EVAL", script, "1", result], \.integer)), Double(most - before), elapsed)
     }
 
     /// Requests a second of the same load; NaN without wrk.
@@ -37,34 +78,26 @@ struct Load {
     /// Only those of status 200.
     let answers: Double
     let seconds, medianMs: Double
-    /// The most that were open at a time.
-    let connections: Double
 
     static func ticker(_ simulator: String) -> HTTPRequest {
         HTTPRequest(.get, simulator + "/binance/api/v3/ticker/24hr?symbol=BTCUSDT")
     }
 
+    /// Has the simulator send every answer that much late.
+    static func delay(_ simulator: String, _ ms: Int) async throws {
+        let control = HTTPClient(now: wallClockMs)
+        defer { control.close() }
+        _ = try await control.send(HTTPRequest(.post, simulator + "/control", body: "{\"latency_ms\":\(ms)}"))
+    }
+
     /// Asks through one client, so many side by side, each once and then again until the time is over. Meanwhile the
     /// simulator sends every answer `latencyMs` late.
     init(_ simulator: String, askers: Int, seconds: Int = 0, latencyMs: Int = 0) async throws {
-        let (control, client) = (HTTPClient(now: wallClockMs), HTTPClient(now: wallClockMs))
-        defer { for client in [control, client] { client.close() } }
-        func delay(_ ms: Int) async throws {
-            _ = try await control.send(HTTPRequest(.post, simulator + "/control", body: "{\"latency_ms\":\(ms)}"))
-        }
-        try await delay(latencyMs)
-        let ticker = Self.ticker(simulator)
-        let files = { @Sendable in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0 }
-        let (before, begin) = (files(), nowNs())
+        let client = HTTPClient(now: wallClockMs)
+        defer { client.close() }
+        try await Self.delay(simulator, latencyMs)
+        let (ticker, begin) = (Self.ticker(simulator), nowNs())
         let end = begin + UInt64(seconds) * 1_000_000_000
-        let connections = Task {
-            var most = 0
-            while !Task.isCancelled {
-                most = max(most, files() - before)
-                try? await Task.sleep(for: .milliseconds(10))
-            }
-            return most
-        }
         let times = await withTaskGroup(of: [Double].self) { group in
             for _ in 0..<askers {
                 group.addTask {
@@ -80,9 +113,7 @@ struct Load {
             return await group.reduce(into: [], +=)
         }
         self.seconds = Double(nowNs() - begin) / 1e9
-        connections.cancel()
-        self.connections = Double(await connections.value)
-        try await delay(0)
+        try await Self.delay(simulator, 0)
         if times.isEmpty { throw NotMeasured("the simulator does not answer") }
         (answers, medianMs) = (Double(times.count), median(times))
     }

@@ -113,23 +113,24 @@ final class Rig {
 
     /// Ends the workers, and empties Redis but for a ticker in the second tier of the cache. Then starts others, and
     /// waits until all of them read.
-    func begin(workers count: Int, exchanges: String = "binance") throws {
+    func begin(workers count: Int, exchanges: String = "binance", concurrency: Int = 256) throws {
         Self.stop(workers)
         workers = []
         try redis.call(["FLUSHALL"])
         try redis.call(["SET", Self.keys.cache("S0/USDT"), "\(wallClockMs()) \(Self.ticker)"])
-        for _ in 0..<count { try startWorker(exchanges) }
+        for _ in 0..<count { try startWorker(exchanges, concurrency: concurrency) }
         try Self.eventually("\(count) workers read") {
             let found = try? redis.call(["XINFO", "CONSUMERS", Self.stream, Keys.group], \.elements)
             return found ?? 0 == count ? () : nil
         }
     }
 
-    func startWorker(_ exchanges: String = "binance") throws {
+    func startWorker(_ exchanges: String = "binance", concurrency: Int = 256) throws {
         workers.append(
             try Self.start([
                 "REDIS_URL=unix://\(socket)", "FLEET_EXCHANGES=\(exchanges)", "FLEET_SIMULATOR_URL=\(simulator)",
-                "FLEET_LIMITS=off", "FLEET_CACHE_TTL=86400", "FLEET_VOLATILE_ORDERS=yes", "FLEET_METRICS_PORT=0",
+                "FLEET_CONCURRENCY=\(concurrency)", "FLEET_LIMITS=off", "FLEET_CACHE_TTL=86400",
+                "FLEET_VOLATILE_ORDERS=yes", "FLEET_METRICS_PORT=0",
                 "LOG_LEVEL=error", Self.program("worker"),
             ]))
     }
