@@ -50,6 +50,8 @@ struct Validate: Measurement {
         let shared = try await Sharing.parse([]).measure(rig)
         check("HTTP requests/s of 10,000 ticker jobs", shared["all", "per_s"], most: 12)
         check("the same after the first second", shared["all", "after_1_s"], most: 12)
+        let waited = try await Sharing.parse(["--waiting"]).measure(rig)
+        check("HTTP requests of 10,000 that wait", waited["all", "requests"], most: 12)
 
         check("start to first job, ms", try startMs(rig), most: 199.9)
         check("idle, % of a core", try idlePercent(rig, seconds: 5), most: 0.499)
