@@ -10,10 +10,14 @@ extension Orders {
         if session.markets.isUnknown(symbol) { _ = try await session.markets.find(symbol) }
         let journal = try await journals.cancel(orderId, symbol)
         var reference = try await reference(orderId, symbol)
+        reference.exchangeOrderId = journal.exchangeOrderId
         // It may have been accepted that much later than it was sent.
         if journal.begunMs > 0 { reference.age = max(.zero, journal.age - session.api.acceptance) }
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
+        }
+        if let id = journal.exchangeOrderId, let order = takeShown(id), let outcome = outcome(of: order) {
+            return outcome
         }
         let answer = try await session.perform(.cancel(reference), for: job)
         if case .order(let order) = answer { return .ok(json(order)) }
@@ -34,13 +38,8 @@ extension Orders {
                 // Its own journal was gone: an old order, which was not prevented at all.
                 _ = try await journals.end(job, id: orderId, ended(order), of: "")
             }
-            switch order.status {
-            case .canceled: return .ok(json(order))
-            case .open, .partiallyFilled: isOpen = true
-            case .filled, .expired, .rejected:
-                let text = "the order is \(order.status.rawValue) and cannot be canceled"
-                return .ended(.rejected, code: "order_closed", text, data: json(order))
-            }
+            if let outcome = outcome(of: order) { return outcome }
+            isOpen = true
         }
         if isPrevented, !isOpen { return .ok(json(reference.order(.canceled))) }
         // Its submit ends within minutes; until then there may be something to cancel.
@@ -48,5 +47,16 @@ extension Orders {
             throw SetAside(.milliseconds(500))
         }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
+    }
+
+    /// What a cancel ends with when its order is shown like this; nil: it is still open.
+    private func outcome(of order: Order) -> Outcome? {
+        switch order.status {
+        case .canceled: return .ok(json(order))
+        case .open, .partiallyFilled: return nil
+        case .filled, .expired, .rejected:
+            let text = "the order is \(order.status.rawValue) and cannot be canceled"
+            return .ended(.rejected, code: "order_closed", text, data: json(order))
+        }
     }
 }

@@ -27,6 +27,14 @@ package final class Orders {
         let owner: String
         let since = ContinuousClock.now
     }
+    /// Orders that cancels ask about, by the exchange's ids, and how they had ended when another's question showed it.
+    private var canceling: [String: Canceling] = [:]
+    private struct Canceling {
+        let reference: OrderReference
+        var shown: Order?
+        let since = ContinuousClock.now
+    }
+    private let questions = Turnstile()
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
@@ -232,7 +240,7 @@ package final class Orders {
     /// with an hour for clocks that differ. - Throws: when it could not be asked.
     func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
         if let id = reference.exchangeOrderId, session.api.ordersAtOnce > 1 {
-            return try await findWithOthers(id, reference)
+            return try await findWithOthers(id, reference, for: cancel)
         }
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
             guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
@@ -245,31 +253,45 @@ package final class Orders {
         return nil
     }
 
-    /// Asks for acknowledged orders together, and writes down what became of the others: a question an order is more than
-    /// Kraken allows. Who finds that another has asked for it meanwhile looks into its journal again.
-    private func findWithOthers(_ id: String, _ reference: OrderReference) async throws -> Order? {
+    /// Asks for all orders together that are asked about, and writes down what became of the others: a question an order is
+    /// more than Kraken allows. Who finds that another has asked for it meanwhile looks into its journal again.
+    private func findWithOthers(_ id: String, _ reference: OrderReference, for cancel: Job?) async throws -> Order? {
         let isListed = acknowledged[id] != nil
+        // Put aside, a cancel stays in the list, so that who asks next asks for its order too.
+        if !isListed, canceling[id] == nil { canceling[id] = Canceling(reference: reference) }
+        await questions.enter()
+        defer { questions.leave() }
+        if isListed, acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
+        if let order = takeShown(id) { return order }
         acknowledged = acknowledged.filter { .now - $0.value.since < patience.unproven }
-        let others = acknowledged.values.map(\.reference).filter { $0.exchangeOrderId != id }
-        let call = Call.query(reference, others: Array(others.prefix(session.api.ordersAtOnce - 1)))
+        canceling = canceling.filter { .now - $0.value.since < patience.unproven }
+        var others = canceling.filter { $0.value.shown == nil }.mapValues(\.reference)
+            .merging(acknowledged.mapValues(\.reference)) { $1 }
+        others[id] = nil
+        let call = Call.query(reference, others: Array(others.values.prefix(session.api.ordersAtOnce - 1)))
         let answer: Answer
-        do {
-            answer = try await session.perform(call, for: nil) { [self] _ in
-                if isListed, acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
-            }
-        } catch let error as ExchangeError where error.verdict == .permanent && !others.isEmpty {
+        do { answer = try await session.perform(call, for: cancel) } catch let error as ExchangeError
+            where error.verdict == .permanent && !others.isEmpty
+        {
             // One that it does not know must not cost the others their answer.
-            acknowledged = [:]
-            answer = try await session.perform(.query(reference), for: nil)
+            (acknowledged, canceling) = ([:], [:])
+            answer = try await session.perform(.query(reference), for: cancel)
         }
+        canceling[id] = nil
         if case .order(let order) = answer { return order }
         guard case .orders(let found) = answer else { return nil }
         for (other, order) in found where other != id {
+            if ![.open, .partiallyFilled].contains(order.status) { canceling[other]?.shown = order }
             guard let one = acknowledged[other], !one.order.isEnding(order) else { continue }
             acknowledged[other] = nil
             _ = try? await journals.end(one.job, ended(order), of: one.owner)
         }
         return found[id]
+    }
+
+    /// How an order that a cancel asks about has ended, if another's question has shown it.
+    func takeShown(_ exchangeOrderId: String) -> Order? {
+        canceling[exchangeOrderId]?.shown == nil ? nil : canceling.removeValue(forKey: exchangeOrderId)?.shown
     }
 
     func ended(_ order: Order) -> Outcome {

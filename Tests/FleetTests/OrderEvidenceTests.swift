@@ -133,6 +133,31 @@ struct OrderEvidenceTests {
         withExtendedLifetime(workers) {}
     }
 
+    @Test("many cancels at Kraken are confirmed with few questions, more than which it does not allow")
+    func canceledTogether() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        let numbers = 0..<40
+        for number in numbers { try await stack.push(.kraken, .submitOrder, Stack.resting("o-\(number)")) }
+        for number in numbers { _ = try await stack.result(.kraken, "o-\(number)") }
+        // So old that to cancel one costs a point of its pair's counter, not eight.
+        for number in numbers {
+            try await stack.journal(.kraken, "o-\(number)", ["sent_ms": "\(wallClockMs() - 200_000)"])
+        }
+        let before = try await stack.requests(.kraken, "QueryOrders")
+        for number in numbers {
+            try await stack.push(
+                .kraken, .cancelOrder, ["id": "c-\(number)", "symbol": "BTC/USDT", "order_id": "o-\(number)"])
+        }
+        for number in numbers {
+            let result = try await stack.result(.kraken, "c-\(number)")
+            #expect(result["data"]["status"].text == "canceled" && result["attempt"].int == 1, "\(result)")
+        }
+        #expect(try await stack.requests(.kraken, "QueryOrders") - before <= 30)
+        #expect(try await stack.requests(.kraken, "ClosedOrders") == 0)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("another order under the id of one that is uncertain is not sent, and ends with what becomes of the first")
     func otherUnderWay() async throws {
         let stack = try await Stack()
