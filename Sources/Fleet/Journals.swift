@@ -17,6 +17,8 @@ struct Journal {
     var stampMs: Int64 = 0
     /// Since when no question about it has been answered.
     var unaskedFor = Duration.zero
+    /// Since when the exchange is known to have the order; zero: nobody knows.
+    var knownFor = Duration.zero
     /// The first request's time, as `stampMs`.
     var begunMs: Int64 = 0
     /// What it was sent or canceled for; empty: not known.
@@ -32,7 +34,7 @@ struct Journal {
     }
 
     init(_ reply: RedisValue) throws(RedisError) {
-        guard let values = reply.array, values.count >= 13, let state = values[0].text else {
+        guard let values = reply.array, values.count >= 14, let state = values[0].text else {
             throw RedisError(.malformedReply, "an order's journal was expected")
         }
         let numbers = values.map { Int64($0.int ?? 0) }
@@ -43,7 +45,7 @@ struct Journal {
         (mayAppearFor, age) = (.milliseconds(numbers[4]), .milliseconds(numbers[5]))
         (sends, absences) = (Int(numbers[7]), Int(numbers[8]))
         (stampMs, unaskedFor, begunMs) = (numbers[9], .milliseconds(numbers[10]), numbers[11])
-        symbol = values[12].text ?? ""
+        (symbol, knownFor) = (values[12].text ?? "", .milliseconds(numbers[13]))
     }
 }
 

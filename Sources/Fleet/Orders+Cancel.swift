@@ -12,7 +12,7 @@ extension Orders {
         var reference = try await reference(orderId, symbol)
         reference.exchangeOrderId = journal.exchangeOrderId
         // It may have been accepted that much later than it was sent.
-        if journal.begunMs > 0 { reference.age = max(.zero, journal.age - session.api.acceptance) }
+        if journal.begunMs > 0 { reference.age = max(journal.knownFor, journal.age - session.api.acceptance) }
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }

@@ -339,7 +339,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
 -- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
--- ''}
+-- '', since when the exchange is known to have it or 0}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -351,6 +351,8 @@ local function looked(j)
   list[11] = j.unasked_ms and time - tonumber(j.unasked_ms) or 0
   list[12] = tonumber(j.first_stamp_ms or 0)
   list[13] = j.symbol or ''
+  local known = j.acknowledged_ms or j.state == 'accepted' and j.ended_ms
+  list[14] = known and time - known or 0
   return list
 end
 
