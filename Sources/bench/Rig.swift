@@ -55,7 +55,8 @@ final class Rig {
             "redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir",
             Self.directory,
         ]).processIdentifier
-        redis = try Self.eventually("redis-server starts") { try? Wire(socket) }
+        try Self.eventually("redis-server starts") { (try? Wire(socket)) != nil }
+        redis = try Wire(socket)
         let pipe = Pipe()
         let simulator = [Self.program("exchange-simulator"), "--port", "0", "--limits", "off", "--markets", "112"]
         try Self.start(simulator, output: pipe)
@@ -101,11 +102,9 @@ final class Rig {
         }
     }
 
-    static func eventually<Value>(
-        _ what: String, seconds: Int = 20, _ look: () throws -> Value?
-    ) throws -> Value {
+    static func eventually(_ what: String, seconds: Int = 20, _ isSo: () throws -> Bool) throws {
         for _ in 0..<(500 * seconds) {
-            if let value = try look() { return value }
+            if try isSo() { return }
             usleep(2000)
         }
         throw NotMeasured("never happened: \(what)")
@@ -120,8 +119,7 @@ final class Rig {
         try redis.call(["SET", Self.keys.cache("S0/USDT"), "\(wallClockMs()) \(Self.ticker)"])
         for _ in 0..<count { try startWorker(exchanges, concurrency: concurrency) }
         try Self.eventually("\(count) workers read") {
-            let found = try? redis.call(["XINFO", "CONSUMERS", Self.stream, Keys.group], \.elements)
-            return found ?? 0 == count ? () : nil
+            (try? redis.call(["XINFO", "CONSUMERS", Self.stream, Keys.group], \.elements)) ?? 0 == count
         }
     }
 
@@ -149,7 +147,7 @@ final class Rig {
 
     /// Waits until no job is left. - Throws: when there are fewer results than jobs.
     func drained(_ jobs: Int) throws {
-        try Self.eventually("\(jobs) jobs are done", seconds: 20 + jobs / 1000) { try left == 0 ? () : nil }
+        try Self.eventually("\(jobs) jobs are done", seconds: 20 + jobs / 1000) { try left == 0 }
         if try redis.call(["DBSIZE"], \.integer) < jobs { throw NotMeasured("there are fewer results than jobs") }
     }
 

@@ -5,7 +5,6 @@ internal import Foundation
 struct Validate: Measurement {
     static let configuration = CommandConfiguration(
         abstract: "Measure everything on one page, and fail where a figure is not what it has to be.")
-    @Flag(help: "Smaller and shorter runs, one of each.") var quick = false
     @Flag(help: "Print JSON.") var json = false
 
     func measure(_ rig: Rig) async throws -> Table {
@@ -16,15 +15,14 @@ struct Validate: Measurement {
             let (bound, limit) = least.isFinite ? ("at least", least) : ("at most", most)
             table.rows.append(("\(name), \(bound)", [value, limit, value.isNaN ? .nan : passed]))
         }
-        let drain = try Drain.parse(["--workers", "1,2"] + (quick ? ["--jobs", "50000", "--runs", "1"] : []))
-        let drained = try drain.measure(rig)
+        let drained = try Drain.parse(["--workers", "1,2"]).measure(rig)
         let (one, two) = (drained["1 worker", "jobs_per_s"], drained["2 workers", "jobs_per_s"])
         check("jobs/s of one worker", one, least: 4001)
         check("one worker to the ceiling", drained["1 worker", "of_ceiling"], least: 0.85)
         check("two workers to one", two / one, least: 1)
         check("Redis CPU a job to the ceiling's", drained["1 worker", "of_ceiling's"], most: 1.15)
 
-        let times = try Latency.parse(quick ? ["--seconds", "3"] : []).measure(rig)
+        let times = try Latency.parse([]).measure(rig)
         let ratio = times["job to reply", "p50_us"] / times["bare XADD", "p50_us"]
         check("p50 at 1,000 jobs/s, bare round trips", ratio, most: 4)
         check("p99 at 1,000 jobs/s, ms", times["job to reply", "p99_us"] / 1000, most: 1)
@@ -35,13 +33,11 @@ struct Validate: Measurement {
         check("cached answer p99, us", caches["cached answer p99, us", "value"], most: 99.9)
         check("cached answer times faster", caches["times faster", "value"], least: 314.7)
 
-        let waiting = quick ? 100_000 : 1_000_000
-        let memory = try Memory.parse(["--waiting", "\(waiting)"]).measure(rig)
-        let most = memory["most while \(waiting) wait", "resident_mib"]
-        check("MiB while \(quick ? "100,000" : "1,000,000") jobs wait", most, most: 64)
+        let most = try Memory.parse([]).measure(rig)["most while 1000000 wait", "resident_mib"]
+        check("MiB while 1,000,000 jobs wait", most, most: 64)
         check("the same, MB", most * 1.048576, most: 600)
 
-        let requests = try await HTTP.parse(quick ? ["--seconds", "2"] : []).measure(rig)
+        let requests = try await HTTP.parse([]).measure(rig)
         let atOnce = "1000 orders at once, 2 s each"
         check("HTTP requests/s to wrk's", requests["client", "of_wrk"], least: 0.7)
         check("ok of 1,000 orders at once", requests[atOnce, "answered"], least: 1000)
@@ -54,7 +50,7 @@ struct Validate: Measurement {
         check("HTTP requests of 10,000 that wait", waited["all", "requests"], most: 12)
 
         check("start to first job, ms", try startMs(rig), most: 199.9)
-        check("idle, % of a core", try idlePercent(rig, seconds: 5), most: 0.499)
+        check("idle, % of a core", try idlePercent(rig), most: 0.499)
         table.passes = table.rows.allSatisfy { $0.values[2] != 0 }
         return table
     }
@@ -75,10 +71,10 @@ private func startMs(_ rig: Rig) throws -> Double {
     return median(times)
 }
 
-/// Percent of a core that a worker of all exchanges uses while there is nothing to do.
-private func idlePercent(_ rig: Rig, seconds: UInt32) throws -> Double {
+/// Percent of a core that a worker of all exchanges uses in five seconds without anything to do.
+private func idlePercent(_ rig: Rig) throws -> Double {
     try rig.begin(workers: 1, exchanges: "binance,bybit,kraken")
     sleep(2)
-    let cost = rig.cost { sleep(seconds) }
+    let cost = rig.cost { sleep(5) }
     return cost.clients / cost.seconds * 100
 }

@@ -36,28 +36,22 @@ struct DeadJob {
     }
 }
 
-/// The dead jobs of an exchange, oldest first, read a page at a time. Those that die meanwhile are left out, so that
-/// replaying what fails at once has an end.
-struct DeadJobs: AsyncSequence, AsyncIteratorProtocol {
-    let exchange: Exchange
-    let redis: RedisConnection
-    var page: ArraySlice<DeadJob> = []
-    var start = "-"
-    var end: String?
-
-    func makeAsyncIterator() -> DeadJobs { self }
-
-    mutating func next() async throws -> DeadJob? {
+/// Takes the dead jobs of the exchanges one after another, oldest first, read a page at a time. Those that die meanwhile
+/// are left out, so that replaying what fails at once has an end.
+func eachDeadJob(
+    of exchanges: [Exchange], on redis: RedisConnection, _ take: (DeadJob) async throws -> Void
+) async throws {
+    for exchange in exchanges {
         let key = Keys(exchange).dead
-        if end == nil {
-            end = try await redis.look("XREVRANGE", key, "+", "-", "COUNT", 1).array?.first?.array?.first?.text
+        let newest = try await redis.look("XREVRANGE", key, "+", "-", "COUNT", 1).array?.first
+        guard let end = newest?.array?.first?.text else { continue }
+        var start = "-"
+        while let page = try await redis.look("XRANGE", key, .text(start), .text(end), "COUNT", 500).array {
+            let jobs = page.compactMap { DeadJob(exchange, $0) }
+            for job in jobs { try await take(job) }
+            guard let last = jobs.last else { break }
+            start = "(" + last.entry
         }
-        if page.isEmpty, let end {
-            let found = try await redis.look("XRANGE", key, .text(start), .text(end), "COUNT", 500).array ?? []
-            page = found.compactMap { DeadJob(exchange, $0) }[...]
-            start = "(" + (page.last?.entry ?? end)
-        }
-        return page.popFirst()
     }
 }
 
@@ -90,13 +84,9 @@ struct ListDead: AsyncParsableCommand {
     @Option(help: "Most jobs to list.") var limit = 100
 
     func run() async throws {
-        let redis = try await openRedis()
         var found: [[String: Any]] = []
-        for exchange in filter.exchanges {
-            for try await job in DeadJobs(exchange: exchange, redis: redis) where filter.takes(job) {
-                if found.count >= limit { break }
-                found.append(job.json)
-            }
+        try await eachDeadJob(of: filter.exchanges, on: openRedis()) { job in
+            if found.count < limit, filter.takes(job) { found.append(job.json) }
         }
         let columns = ["exchange", "entry", "id", "kind", "reason", "attempts", "age_ms", "last_worker"]
         show(found, columns, asJSON: filter.json)
@@ -111,10 +101,11 @@ struct ShowDead: AsyncParsableCommand {
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
-        let jobs = DeadJobs(exchange: exchange, redis: try await openRedis())
-        guard let job = try await jobs.first(where: { $0.isNamed(id) }) else {
-            throw Failure("no dead job '\(id)' on \(exchange)")
+        var found: DeadJob?
+        try await eachDeadJob(of: [exchange], on: openRedis()) { job in
+            if found == nil, job.isNamed(id) { found = job }
         }
+        guard let job = found else { throw Failure("no dead job '\(id)' on \(exchange)") }
         if json { return print(text(job.json)) }
         let plain = job.fields.filter { !["fleet_history", "fleet_enqueued_ms"].contains($0.name) }
         let history = job.history.map { line in
@@ -148,14 +139,12 @@ struct DeadChange: ParsableArguments {
     func run(_ done: String, _ change: (RedisConnection, DeadJob) async throws -> Int) async throws {
         let redis = try await openRedis()
         var (chosen, count, missing) = (0, 0, Set(ids))
-        for exchange in filter.exchanges {
-            for try await job in DeadJobs(exchange: exchange, redis: redis) where filter.takes(job) {
-                guard ids.isEmpty || ids.contains(where: job.isNamed) else { continue }
-                missing.subtract([job.entry, job.id])
-                chosen += 1
-                if dryRun, !filter.json { print("\(exchange) \(job.entry) \(job.id) would be \(done)") }
-                count += dryRun ? 1 : try await change(redis, job)
-            }
+        try await eachDeadJob(of: filter.exchanges, on: redis) { job in
+            guard filter.takes(job), ids.isEmpty || ids.contains(where: job.isNamed) else { return }
+            missing.subtract([job.entry, job.id])
+            chosen += 1
+            if dryRun, !filter.json { print("\(job.exchange) \(job.entry) \(job.id) would be \(done)") }
+            count += dryRun ? 1 : try await change(redis, job)
         }
         print(filter.json ? text([done: count, "dry_run": dryRun]) : "\(count) \(dryRun ? "would be " : "")\(done)")
         for id in missing.sorted() { complain("no dead job '\(id)' among those chosen") }

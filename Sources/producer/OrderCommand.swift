@@ -80,8 +80,8 @@ struct SettleOrder: AsyncParsableCommand {
             let stands = found.isEmpty ? "it has no journal" : "its journal says \(found)"
             throw Failure("the order '\(id)' on \(exchange) is not unknown: \(stands)")
         }
-        for try await job in DeadJobs(exchange: exchange, redis: redis)
-        where job.id == id && job.kind == Kind.submitOrder.rawValue {
+        try await eachDeadJob(of: [exchange], on: redis) { job in
+            guard job.id == id, job.kind == Kind.submitOrder.rawValue else { return }
             _ = try await redis.send(["XDEL", .text(keys.dead), .text(job.entry)])
         }
         print("\(id) settled: \(status.rawValue)")

@@ -25,7 +25,9 @@ struct Stats: AsyncParsableCommand {
                 return members?.compactMap { $0.split(separator: "\"").dropFirst().first.map(String.init) } ?? []
             }
             let dead = try await count(redis.look("XLEN", keys.dead)) {
-                try await DeadJobs(exchange: exchange, redis: redis).reduce(into: []) { $0.append($1.kind) }
+                var kinds: [String] = []
+                try await eachDeadJob(of: [exchange], on: redis) { kinds.append($0.kind) }
+                return kinds
             }
             for kind in Kind.allCases {
                 let stream = keys.jobs(kind)
