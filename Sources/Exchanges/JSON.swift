@@ -29,3 +29,15 @@ struct JSON {
         (value as? Double ?? text.flatMap(Double.init)).flatMap { 0..<4e9 ~= $0 ? Int64($0 * 1000) : nil }
     }
 }
+
+/// The members of a JSON object; empty for anything else.
+package func jsonObject(_ text: String?) -> [String: Any] {
+    (try? JSONSerialization.jsonObject(with: Data((text ?? "").utf8))) as? [String: Any] ?? [:]
+}
+
+/// The text of any JSON value, members by name.
+package func jsonText(_ value: Any) -> String {
+    let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed]
+    let data = try? JSONSerialization.data(withJSONObject: value, options: options)
+    return String(decoding: data ?? Data(), as: UTF8.self)
+}

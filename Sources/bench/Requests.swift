@@ -7,14 +7,15 @@ internal import Foundation
 struct HTTP: Measurement {
     static let configuration = CommandConfiguration(
         abstract: "Measure the HTTP client against the simulator, beside wrk where that is installed.",
-        discussion: "Then a thousand orders at once: how many of them a worker has in flight side by side.")
-    @Option(help: "Seconds a run.", transform: count) var seconds = 5
-    @Option(help: "Requests in flight.", transform: count) var connections = 64
+        discussion: """
+            Each asks for five seconds, with 64 requests in flight. Then a thousand orders come at once: how many of them a
+            worker has in flight side by side.
+            """)
     @Flag(help: "Print JSON.") var json = false
 
     func measure(_ rig: Rig) async throws -> Table {
         try rig.begin(workers: 0)
-        let load = try await Load(rig.simulator, askers: connections, seconds: seconds)
+        let load = try await Load(rig.simulator, askers: 64, seconds: 5)
         let (rate, wrk) = (load.answers / load.seconds, try wrkRate(rig.simulator))
         let (orders, inFlight, elapsed) = try await ordersAtOnce(rig)
         return Table(
@@ -67,7 +68,7 @@ struct HTTP: Measurement {
     /// Requests a second of the same load; NaN without wrk.
     private func wrkRate(_ simulator: String) throws -> Double {
         let (pipe, url) = (Pipe(), Load.ticker(simulator).url)
-        try Rig.start(["wrk", "-t1", "-c\(connections)", "-d\(seconds)s", url], output: pipe)
+        try Rig.start(["wrk", "-t1", "-c64", "-d5s", url], output: pipe)
         let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         return text.firstMatch(of: /Requests\/sec: +([0-9.]+)/).flatMap { Double($0.1) } ?? .nan
     }

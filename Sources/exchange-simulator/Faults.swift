@@ -1,3 +1,4 @@
+import Exchanges
 import Foundation
 
 /// The faults switched on for one exchange, by the names of `POST /control`.
@@ -17,7 +18,7 @@ struct Faults {
             // Foundation takes a truth value for a number, of type "c".
             let isNumber = (value as? NSNumber).map { String(cString: $0.objCType) != "c" } ?? false
             guard isNumber, let most = Faults.most[name], let number = Double("\(value)"), 0...most ~= number else {
-                return "\(name) = \(value): expected a number from 0 to that of \(json(Faults.most))"
+                return "\(name) = \(value): expected a number from 0 to that of \(jsonText(Faults.most))"
             }
             changed[name] = number
         }

@@ -45,8 +45,7 @@ struct Kraken: Dialect {
     }
     func checkFreshness(_ call: Call) throws {
         guard let text = call["deadline"] else { return }
-        let exact = Date.ISO8601FormatStyle(includingFractionalSeconds: true)
-        let date = (try? exact.parse(text)) ?? (try? Date.ISO8601FormatStyle().parse(text))
+        let date = try? Date.ISO8601FormatStyle(includingFractionalSeconds: true).parse(text)
         let left = date.map { $0.timeIntervalSince1970 * 1000 - Double(venue.now) } ?? .infinity
         if left > 60_000 { throw venue.fail("number", ["name": "deadline"]) }
         if left < 0 { throw venue.fail("stale") }

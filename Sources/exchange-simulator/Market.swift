@@ -32,7 +32,7 @@ struct Market {
     init(_ listing: [String: Any], id: String, of exchange: String, seed: UInt64) {
         let texts = listing["rules"] as? [String: String] ?? [:], price = Decimal(wire: "\(listing["start"] ?? "")")
         (self.id, alias) = (id, "\(listing["alias"] ?? "")")
-        entry = render("\(exchange).instrument", ["id": id, "entry": json(listing["entry"] ?? [:])])
+        entry = render("\(exchange).instrument", ["id": id, "entry": jsonText(listing["entry"] ?? [:])])
         rules = texts.compactMapValues { Decimal(wire: $0) }
         (tick, places) = (rules["tick"] ?? 1, texts["tick"]?.split(separator: ".").last?.count ?? 1)
         start = NSDecimalNumber(decimal: (price ?? 1) / tick).intValue

@@ -1,3 +1,4 @@
+import Exchanges
 import Foundation
 
 /// One order as the matching engine knows it; amounts in base, times in unix ms.
@@ -18,7 +19,7 @@ struct Order {
     /// For templates.
     func values(_ market: Market, _ speech: Speech) -> [String: String] {
         let values = [
-            "id": id, "client": client.isEmpty ? speech.noClient : json(client), "symbol": market.id,
+            "id": id, "client": client.isEmpty ? speech.noClient : jsonText(client), "symbol": market.id,
             "pair": market.alias, "side": side, "type": type, "lifetime": lifetime,
             "amount": amount.text(8), "price": (price ?? 0).text(8), "fill": fill.text(8),
             "spent": (amount * fill).text(8), "limit": price.map { " \($0.text(market.places))" } ?? "",

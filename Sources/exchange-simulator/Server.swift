@@ -1,4 +1,4 @@
-import ArgumentParser
+import Exchanges
 import Foundation
 import HTTPTypes
 import Hummingbird
@@ -68,14 +68,14 @@ final class Server: Sendable {
         case "GET /control/": break
         case "DELETE /control/": for venue in venues { venue.faults = Faults(random: venue.faults.random) }
         case "POST /control/":
-            let wanted = object(Array(call.body.utf8)), name = wanted["exchange"]
+            let wanted = jsonObject(call.body), name = wanted["exchange"]
             let chosen = venues.filter { name == nil || name as? String == $0.name }
             var fault: String?
             if wanted.isEmpty || chosen.isEmpty { fault = "expected an object of faults, with one exchange or none" }
             for venue in chosen where fault == nil { fault = venue.faults.change(wanted) }
-            if let fault { return Answer(status: 400, body: json(["error": fault])) }
+            if let fault { return Answer(status: 400, body: jsonText(["error": fault])) }
         default: return Answer(status: 404, body: "{\"error\":\"not found\"}")
         }
-        return all { json($0.faults.values) }
+        return all { jsonText($0.faults.values) }
     }
 }

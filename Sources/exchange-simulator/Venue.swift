@@ -1,3 +1,4 @@
+import Exchanges
 import Foundation
 
 /// One exchange: instruments, orders and counters. Every call settles it first, so `now` is the call's time, unix ms.
@@ -34,12 +35,13 @@ final class Venue {
         (key, secret) = (try setting("key") ?? speech.key, try setting("secret") ?? speech.secret)
         (self.name, self.speech, self.limited, self.now) = (name, speech, limited, now)
         faults = Faults(random: Seeded(state: seed))
-        var listings = object(PackageResources.instruments_json)[name] as? [String: [String: Any]] ?? [:]
+        let all = jsonObject(String(decoding: PackageResources.instruments_json, as: UTF8.self))
+        var listings = all[name] as? [String: [String: Any]] ?? [:]
         // Made up after Bitcoin's, which is XBT at Kraken.
-        let base = name == "kraken" ? "XBT" : "BTC", model = json(listings["\(base)USDT"] ?? [:])
+        let base = name == "kraken" ? "XBT" : "BTC", model = jsonText(listings["\(base)USDT"] ?? [:])
         while listings.count < count {
             let own = String(format: "S%03ld", listings.count)
-            listings["\(own)USDT"] = object(Array(model.replacing(base, with: own).utf8))
+            listings["\(own)USDT"] = jsonObject(model.replacing(base, with: own))
         }
         markets = listings.sorted { $0.key < $1.key }.map { Market($1, id: $0, of: name, seed: seed) }
     }
@@ -155,7 +157,7 @@ final class Venue {
     }
     var audit: String {
         let list = orders.indices.map { text($0, "audit") }.joined(separator: ",")
-        return "{\"orders\":[\(list)],\"by_client_order_id\":\(json(byClient.mapValues(\.count)))}"
+        return "{\"orders\":[\(list)],\"by_client_order_id\":\(jsonText(byClient.mapValues(\.count)))}"
     }
-    var statistics: String { json((counts as [String: Any]).merging(["requests": requests]) { $1 }) }
+    var statistics: String { jsonText((counts as [String: Any]).merging(["requests": requests]) { $1 }) }
 }

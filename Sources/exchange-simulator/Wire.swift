@@ -1,3 +1,4 @@
+import Exchanges
 import Foundation
 import HTTPTypes
 
@@ -10,13 +11,13 @@ struct Call {
     private let fields: [String: String]
     var endpoint: String { "\(method) \(path)" }
 
-    init(_ head: HTTPRequest, body: String, address: String) {
+    init(_ head: HTTPTypes.HTTPRequest, body: String, address: String) {
         let target = (head.path ?? "/").split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let parts = target[0].split(separator: "/", maxSplits: 1)
         (prefix, path) = (String(parts.first ?? ""), parts.count > 1 ? "/\(parts[1])" : "/")
         (method, headers, query) = (head.method.rawValue, head.headerFields, target.count > 1 ? String(target[1]) : "")
         (self.body, self.address) = (body, address)
-        let more = body.hasPrefix("{") ? object(Array(body.utf8)).mapValues { "\($0)" } : form(body)
+        let more = body.hasPrefix("{") ? jsonObject(body).mapValues { "\($0)" } : form(body)
         fields = form(query).merging(more) { first, _ in first }
     }
 
@@ -41,16 +42,4 @@ struct Answer: Error {
 private func form(_ text: String) -> [String: String] {
     let items = URLComponents(string: "?\(text.replacing("+", with: "%20"))")?.queryItems ?? []
     return Dictionary(items.map { ($0.name, $0.value ?? "") }) { first, _ in first }
-}
-
-/// The members of a JSON object; empty for anything else.
-func object(_ bytes: [UInt8]) -> [String: Any] {
-    (try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any] ?? [:]
-}
-
-/// JSON text of any JSON value.
-func json(_ value: Any) -> String {
-    let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed]
-    let data = try? JSONSerialization.data(withJSONObject: value, options: options)
-    return String(decoding: data ?? Data(), as: UTF8.self)
 }

@@ -106,7 +106,7 @@ struct ShowDead: AsyncParsableCommand {
             if found == nil, job.isNamed(id) { found = job }
         }
         guard let job = found else { throw Failure("no dead job '\(id)' on \(exchange)") }
-        if json { return print(text(job.json)) }
+        if json { return print(jsonText(job.json)) }
         let plain = job.fields.filter { !["fleet_history", "fleet_enqueued_ms"].contains($0.name) }
         let history = job.history.map { line in
             // `<unix ms> <worker> attempt <number>: <what went wrong>`
@@ -146,7 +146,8 @@ struct DeadChange: ParsableArguments {
             if dryRun, !filter.json { print("\(job.exchange) \(job.entry) \(job.id) would be \(done)") }
             count += dryRun ? 1 : try await change(redis, job)
         }
-        print(filter.json ? text([done: count, "dry_run": dryRun]) : "\(count) \(dryRun ? "would be " : "")\(done)")
+        let summary = "\(count) \(dryRun ? "would be " : "")\(done)"
+        print(filter.json ? jsonText([done: count, "dry_run": dryRun]) : summary)
         for id in missing.sorted() { complain("no dead job '\(id)' among those chosen") }
         if !missing.isEmpty || count < chosen { throw ExitCode(1) }
     }

@@ -118,15 +118,15 @@ struct Enqueue: AsyncParsableCommand {
             throw ValidationError("not a JSON object")
         }
         func choice<Value: ExpressibleByArgument>(_ name: String) throws(ValidationError) -> Value {
-            let found = object[name].map { $0 as? String ?? text($0) } ?? ""
+            let found = object[name].map { $0 as? String ?? jsonText($0) } ?? ""
             if let value = Value(argument: found) { return value }
             throw ValidationError("\(name): '\(found)'; expected \(Value.allValueStrings.joined(separator: ", "))")
         }
         var fields: [(String, String?)] = []
         for (name, value) in object.sorted(by: { $0.key < $1.key }) where name != "exchange" && name != "kind" {
             // By its JSON, as a boolean would be a number too.
-            guard let field = value as? String ?? Int64(text(value)).map(String.init) else {
-                throw ValidationError("\(name): \(text(value)); expected text or a whole number (decimals as text)")
+            guard let field = value as? String ?? Int64(jsonText(value)).map(String.init) else {
+                throw ValidationError("\(name): \(jsonText(value)); expected text or a whole number (decimals as text)")
             }
             fields.append((name, field))
         }

@@ -61,17 +61,18 @@ struct JobOptions: ParsableArguments {
             let refusal = "a job with the id '\(id)' is there already: \(place)"
             let result = wait ? try await redis.look("GET", Keys(exchange).result(id)).text : nil
             // Another kind's result says nothing of this job.
-            if let result, object(result)["kind"] as? String == kind.rawValue {
+            if let result, jsonObject(result)["kind"] as? String == kind.rawValue {
                 complain(refusal)
                 return try show(result, asJSON: json)
             }
-            if json { print(text(["id": id, "duplicate": place])) }
+            if json { print(jsonText(["id": id, "duplicate": place])) }
             throw Failure(refusal)
         }
         let entry = answer.array?.last?.text ?? ""
         let name = id ?? entry
         guard let replyTo else {
-            return print(json ? text(isDelayed ? ["id": name, "delayed": true] : ["id": name, "entry": entry]) : name)
+            let members: [String: Any] = isDelayed ? ["id": name, "delayed": true] : ["id": name, "entry": entry]
+            return print(json ? jsonText(members) : name)
         }
         let seconds = Double(timeout?.ms ?? 10_000) / 1000
         let reply = try await redis.send(["BLPOP", .text(replyTo), "\(seconds)"], timeout: .seconds(seconds + 5))

@@ -26,9 +26,9 @@ struct ShowOrder: AsyncParsableCommand {
             var members: [String: Any] = ["exchange": exchange.rawValue, "id": id]
             for (name, value) in journal {
                 let number = name.hasSuffix("_ms") || ["sends", "absent"].contains(name) ? Int(value) : nil
-                members[name] = name == "outcome" ? object("{\(value)}") : number ?? value as Any
+                members[name] = name == "outcome" ? jsonObject("{\(value)}") : number ?? value as Any
             }
-            return print(text(members))
+            return print(jsonText(members))
         }
         // First what has no time, then the steps in their order.
         let rest = journal.filter { !$0.name.hasSuffix("_ms") }.sorted { $0.name < $1.name }
@@ -58,23 +58,23 @@ struct SettleOrder: AsyncParsableCommand {
         let replies = await redis.pipeline([
             ["HGET", .text(keys.order(id)), "outcome"], ["GET", .text(keys.result(id))],
         ])
-        var data = object(try replies[0].get().text.map { "{\($0)}" })["data"] as? [String: Any] ?? [:]
+        var data = jsonObject(try replies[0].get().text.map { "{\($0)}" })["data"] as? [String: Any] ?? [:]
         data["status"] = status.rawValue
         let outcome: Outcome =
             status == .rejected
             ? .ended(.rejected, code: "settled", "the order was never placed\(note.isEmpty ? "" : ": \(note)")")
-            : .ok(text(data))
+            : .ok(jsonText(data))
         let now = wallClockMs()
         var result: [String: Any] = [
             "id": id, "kind": Kind.submitOrder.rawValue, "exchange": exchange.rawValue, "attempt": 1, "worker": "",
             "enqueued_ms": now, "started_ms": now, "finished_ms": now,
         ]
-        result.merge(object(try replies[1].get().text).filter { !["data", "error"].contains($0.key) }) { $1 }
-        result.merge(object("{\(outcome.json)}")) { $1 }
+        result.merge(jsonObject(try replies[1].get().text).filter { !["data", "error"].contains($0.key) }) { $1 }
+        result.merge(jsonObject("{\(outcome.json)}")) { $1 }
         let state = status == .rejected ? "rejected" : "accepted"
         let reply = try await FunctionLibrary.call(
             "fleet_journal_settle", [keys.order(id), keys.result(id)],
-            [.text(state), .text(outcome.json), .text(text(result)), 604_800, .text(note)], on: redis)
+            [.text(state), .text(outcome.json), .text(jsonText(result)), 604_800, .text(note)], on: redis)
         let found = reply.text ?? ""
         guard found == "settled" else {
             let stands = found.isEmpty ? "it has no journal" : "its journal says \(found)"

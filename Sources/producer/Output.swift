@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Exchanges
 internal import Foundation
 internal import Redis
 
@@ -9,21 +10,10 @@ func pairs(_ texts: [String]) -> [(name: String, value: String)] {
 
 func pairs(_ reply: RedisValue?) -> [(name: String, value: String)] { pairs(reply?.array?.map { $0.text ?? "" } ?? []) }
 
-func object(_ json: String?) -> [String: Any] {
-    (try? JSONSerialization.jsonObject(with: Data((json ?? "").utf8))) as? [String: Any] ?? [:]
-}
-
-/// Its JSON.
-func text(_ value: Any) -> String {
-    let data = try? JSONSerialization.data(
-        withJSONObject: value, options: [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed])
-    return String(decoding: data ?? Data(), as: UTF8.self)
-}
-
 /// Prints objects as one JSON array, one a line, or some of their members as a table: times (ms) in words, `-` for
 /// what is not there.
 func show(_ objects: [[String: Any]], _ columns: [String], asJSON: Bool) {
-    if asJSON { return print("[" + objects.map(text).joined(separator: ",\n") + "]") }
+    if asJSON { return print("[" + objects.map(jsonText).joined(separator: ",\n") + "]") }
     let rows = objects.map { object in
         columns.map { name in
             switch object[name] {
@@ -39,7 +29,7 @@ func show(_ objects: [[String: Any]], _ columns: [String], asJSON: Bool) {
 
 /// Prints a result, as it is or as a table. - Throws: exit code 1 when the job did not end `ok`.
 func show(_ result: String, asJSON: Bool) throws {
-    let object = object(result)
+    let object = jsonObject(result)
     if asJSON {
         print(result)
     } else {
