@@ -64,13 +64,13 @@ struct SettleOrder: AsyncParsableCommand {
             status == .rejected
             ? .ended(.rejected, code: "settled", "the order was never placed\(note.isEmpty ? "" : ": \(note)")")
             : .ok(jsonText(data))
+        // What the result that is there says of its job stays.
         let now = wallClockMs()
-        var result: [String: Any] = [
-            "id": id, "kind": Kind.submitOrder.rawValue, "exchange": exchange.rawValue, "attempt": 1, "worker": "",
-            "enqueued_ms": now, "started_ms": now, "finished_ms": now,
-        ]
-        result.merge(jsonObject(try replies[1].get().text).filter { !["data", "error"].contains($0.key) }) { $1 }
-        result.merge(jsonObject("{\(outcome.json)}")) { $1 }
+        let fields = ["id", id].map { RedisValue.bytes(Array($0.utf8)) }
+        let job = Job(exchange: exchange, kind: .submitOrder, entryId: "\(now)-0", fields: fields)
+        let settled = jsonObject(outcome.result(of: job, worker: "", startedMs: now, finishedMs: now))
+        let before = jsonObject(try replies[1].get().text).filter { !["status", "data", "error"].contains($0.key) }
+        let result = settled.merging(before) { $1 }
         let state = status == .rejected ? "rejected" : "accepted"
         let reply = try await FunctionLibrary.call(
             "fleet_journal_settle", [keys.order(id), keys.result(id)],
