@@ -66,13 +66,10 @@ package final class Lane {
         self.log = log
         metrics = LaneMetrics(api.exchange)
         let client = { [log, metrics] (role: String) in
-            RedisClient(url: configuration.redis, loop: LaneActor.loop, name: "\(consumer)-\(role)") { change in
-                switch change {
-                case .connected: log.info("redis connected", metadata: ["role": "\(role)"])
-                case .lost(let error):
-                    metrics.redisLosses.increment()
-                    log.warning("redis away, trying again", metadata: ["role": "\(role)", "error": "\(error)"])
-                }
+            RedisClient(url: configuration.redis, loop: LaneActor.loop, name: "\(consumer)-\(role)") { loss in
+                guard let loss else { return log.info("redis connected", metadata: ["role": "\(role)"]) }
+                metrics.redisLosses.increment()
+                log.warning("redis away, trying again", metadata: ["role": "\(role)", "error": "\(loss)"])
             }
         }
         reading = client("read")

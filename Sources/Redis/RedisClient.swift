@@ -4,20 +4,15 @@ private import Synchronization
 /// A connection that is rebuilt when it breaks, for a process that lives long. `run()` does the rebuilding; while there
 /// is no connection, calls fail at once with `connectionLost` and `connected()` waits for the next one.
 package final class RedisClient: RedisCalls {
-    /// What `onChange` is told, once a change or reason.
-    package enum Change: Sendable {
-        case connected
-        case lost(RedisError)
-    }
-
     private let url: RedisURL
     private let loop: any EventLoop
     private let name: String
-    private let onChange: @Sendable (Change) -> Void
+    private let onChange: @Sendable (RedisError?) -> Void
     private let connection = Mutex<RedisConnection?>(nil)
 
+    /// `onChange` is told nil when there is a connection, and once a reason why there is none.
     package init(
-        url: RedisURL, loop: any EventLoop, name: String, onChange: @escaping @Sendable (Change) -> Void = { _ in }
+        url: RedisURL, loop: any EventLoop, name: String, onChange: @escaping @Sendable (RedisError?) -> Void = { _ in }
     ) {
         (self.url, self.loop, self.name, self.onChange) = (url, loop, name, onChange)
     }
@@ -35,7 +30,7 @@ package final class RedisClient: RedisCalls {
                     throw RedisError(.server("READONLY"), "\(url) is a replica")
                 }
                 (attempt, reported) = (0, nil)
-                onChange(.connected)
+                onChange(nil)
                 connection.withLock { $0 = next }
                 await withTaskCancellationHandler {
                     try? await next.closed.get()
@@ -46,7 +41,7 @@ package final class RedisClient: RedisCalls {
                 throw RedisError(.connectionLost, "the connection to \(url) broke")
             } catch {
                 // Once a reason: a password that was changed meanwhile is another than the loss.
-                if reported != error.code, !Task.isCancelled { onChange(.lost(error)) }
+                if reported != error.code, !Task.isCancelled { onChange(error) }
                 reported = error.code
                 attempt += 1
             }

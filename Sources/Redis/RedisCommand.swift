@@ -23,22 +23,23 @@ package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
         bytes.appendHead("*", arguments.count)
         for argument in arguments {
             switch argument {
-            case .text(let text):
-                bytes.appendHead("$", text.utf8.count)
-                bytes.append(contentsOf: text.utf8)
-            case .bytes(let value):
-                bytes.appendHead("$", value.count)
-                bytes.append(contentsOf: value)
+            case .text(let text): bytes.appendBulk(text.utf8)
+            case .bytes(let value): bytes.appendBulk(value)
             }
-            bytes.appendLineEnd()
         }
     }
 }
 
 extension [UInt8] {
-    fileprivate mutating func appendHead(_ mark: Unicode.Scalar, _ number: Int) {
+    fileprivate mutating func appendHead(_ mark: Unicode.Scalar, _ count: Int) {
         append(UInt8(ascii: mark))
-        appendDigits(number)
+        appendDigits(count)
+        appendLineEnd()
+    }
+
+    fileprivate mutating func appendBulk(_ value: some Collection<UInt8>) {
+        appendHead("$", value.count)
+        append(contentsOf: value)
         appendLineEnd()
     }
 
@@ -48,7 +49,8 @@ extension [UInt8] {
         append(UInt8(ascii: "0") + UInt8(number % 10))
     }
 
-    fileprivate mutating func appendLineEnd() {
+    // As text it would take half as long again to write a command.
+    private mutating func appendLineEnd() {
         append(UInt8(ascii: "\r"))
         append(UInt8(ascii: "\n"))
     }

@@ -21,10 +21,8 @@ struct RedisClientTests {
         let admin = try await connect(to: server.url, name: "admin")
         defer { admin.close() }
         let changes = Mutex<[String]>([])
-        let client = try client(to: server.url, name: "victim") { change in
-            changes.withLock { list in
-                if case .connected = change { list.append("connected") } else { list.append("lost") }
-            }
+        let client = try client(to: server.url, name: "victim") { loss in
+            changes.withLock { $0.append(loss == nil ? "connected" : "lost") }
         }
         try await running(client) {
             try await client.connected()
@@ -48,8 +46,8 @@ struct RedisClientTests {
     func restartedServer() async throws {
         let server = try await RedisServer()
         let losses = Mutex(0)
-        let client = try client(to: server.url) { change in
-            if case .lost = change { losses.withLock { $0 += 1 } }
+        let client = try client(to: server.url) { loss in
+            if loss != nil { losses.withLock { $0 += 1 } }
         }
         try await running(client) {
             try await client.connected()

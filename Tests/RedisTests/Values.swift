@@ -12,7 +12,7 @@ func connect(
 }
 
 func client(
-    to url: String, name: String = "test", onChange: @escaping @Sendable (RedisClient.Change) -> Void = { _ in }
+    to url: String, name: String = "test", onChange: @escaping @Sendable (RedisError?) -> Void = { _ in }
 ) throws -> RedisClient {
     RedisClient(
         url: try RedisURL(url), loop: MultiThreadedEventLoopGroup.singleton.next(), name: name, onChange: onChange)
