@@ -12,9 +12,9 @@ extension Decimal {
 
     func isMultiple(of step: Decimal) -> Bool { (self / step).rounded(places: 0) * step == self }
 
-    func rounded(places: Int) -> Decimal {
+    package func rounded(places: Int, _ mode: RoundingMode = .plain) -> Decimal {
         var (value, result) = (self, Decimal())
-        NSDecimalRound(&result, &value, places, .plain)
+        NSDecimalRound(&result, &value, places, mode)
         return result
     }
 }

@@ -58,7 +58,7 @@ extension Dialect {
     }
 
     private func execute(_ call: Call, _ endpoint: Endpoint) throws -> String {
-        for check in endpoint.checks ?? [] where !call.fits(check.fields, check.pattern) {
+        for check in endpoint.checks ?? [] where !call.fits(check) {
             throw venue.fail(check.refusal, ["name": check.fields.last ?? ""])
         }
         let name = venue.name
@@ -86,7 +86,7 @@ extension Dialect {
         let speech = venue.speech, type = call[speech.type] ?? "", isMarket = type.lowercased() == "market"
         func number(_ field: String) -> Decimal { Decimal(wire: call[field] ?? "") ?? 0 }
         let market = try venue.market(call[speech.symbol]), side = call[speech.side] ?? ""
-        let isInQuote = isMarket && call.fits(speech.inQuote.fields, speech.inQuote.pattern)
+        let isInQuote = isMarket && call.fits(speech.inQuote)
         return Order(
             id: String(format: speech.orderIDs, venue.orders.count + 1), client: call[speech.client] ?? "",
             side: side, type: type, lifetime: call[speech.lifetime] ?? "GTC", market: market, accepted: venue.now,
@@ -94,6 +94,6 @@ extension Dialect {
                 ? venue.markets[market].amount(of: number(speech.quoteAmount), buys: side.lowercased() == "buy")
                 : number(speech.amount),
             price: isMarket ? nil : number(speech.price),
-            isPostOnly: call.fits(speech.postOnly.fields, speech.postOnly.pattern), updated: venue.now)
+            isPostOnly: call.fits(speech.postOnly), updated: venue.now)
     }
 }

@@ -48,9 +48,7 @@ struct Market {
     /// What an amount of the quote currency is worth now, in whole steps.
     func amount(of quote: Decimal, buys: Bool) -> Decimal {
         let step = rules["step"] ?? 1
-        var (steps, whole) = (quote / touch(buys: buys) / step, Decimal())
-        NSDecimalRound(&whole, &steps, 0, .down)
-        return whole * step
+        return (quote / touch(buys: buys) / step).rounded(places: 0, .down) * step
     }
 
     /// Walks `count` steps of 100 ms, each at most 0.01 %, turning back at half and twice the start price.

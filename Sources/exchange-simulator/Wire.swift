@@ -24,10 +24,10 @@ struct Call {
     /// A field that was sent and is not empty.
     subscript(name: String) -> String? { fields[name].flatMap { $0.isEmpty ? nil : $0 } }
     func header(_ name: String) -> String { HTTPField.Name(name).flatMap { headers[$0] } ?? "" }
-    /// Whether the values of these fields, joined by spaces, match.
-    func fits(_ fields: [String], _ pattern: NSRegularExpression) -> Bool {
-        let text = fields.map { self[$0] ?? "" }.joined(separator: " ")
-        return pattern.firstMatch(in: text, range: NSRange(location: 0, length: text.utf16.count)) != nil
+    /// Whether the values of its fields, joined by spaces, match.
+    func fits(_ check: Check) -> Bool {
+        let text = check.fields.map { self[$0] ?? "" }.joined(separator: " ")
+        return check.pattern.firstMatch(in: text, range: NSRange(location: 0, length: text.utf16.count)) != nil
     }
 }
 
