@@ -15,8 +15,8 @@ package enum FunctionLibrary {
     }
 
     package static func command(_ function: String, _ keys: [String], _ arguments: [RedisArgument]) -> RedisCommand {
-        let head: [RedisArgument] = ["FCALL", .text(function), .int(keys.count)]
-        return RedisCommand(head + keys.map(RedisArgument.text) + arguments)
+        let head: RedisCommand = ["FCALL", .text(function), .int(keys.count)]
+        return head + keys + arguments
     }
 
     /// Whether Redis has not got the function: it has lost the library, in a restart without its files.

@@ -8,36 +8,31 @@ package enum RedisArgument: Sendable, ExpressibleByStringInterpolation, Expressi
 }
 
 /// A command's name and arguments, e.g. `["SET", .text(key), .bytes(value), "EX", 60]`. Arguments are binary-safe.
-package struct RedisCommand: Sendable, ExpressibleByArrayLiteral {
-    package let arguments: [RedisArgument]
+package typealias RedisCommand = [RedisArgument]
 
-    package init(arrayLiteral elements: RedisArgument...) { arguments = elements }
-    package init(_ arguments: [RedisArgument]) { self.arguments = arguments }
-
-    package static func + (left: RedisCommand, right: [String]) -> RedisCommand {
-        RedisCommand(left.arguments + right.map(RedisArgument.text))
-    }
-
-    /// Appends the command in RESP2, an array of bulk strings.
-    func encode(into bytes: inout [UInt8]) {
-        bytes.appendHead("*", arguments.count)
-        for argument in arguments {
-            switch argument {
-            case .text(let text): bytes.appendBulk(text.utf8)
-            case .bytes(let value): bytes.appendBulk(value)
-            }
-        }
-    }
+extension RedisCommand {
+    package static func + (left: RedisCommand, right: [String]) -> RedisCommand { left + right.map(RedisArgument.text) }
 }
 
 extension [UInt8] {
-    fileprivate mutating func appendHead(_ mark: Unicode.Scalar, _ count: Int) {
+    /// Appends a command in RESP2, an array of bulk strings.
+    mutating func append(_ command: RedisCommand) {
+        appendHead("*", command.count)
+        for argument in command {
+            switch argument {
+            case .text(let text): appendBulk(text.utf8)
+            case .bytes(let value): appendBulk(value)
+            }
+        }
+    }
+
+    private mutating func appendHead(_ mark: Unicode.Scalar, _ count: Int) {
         append(UInt8(ascii: mark))
         appendDigits(count)
         appendLineEnd()
     }
 
-    fileprivate mutating func appendBulk(_ value: some Collection<UInt8>) {
+    private mutating func appendBulk(_ value: some Collection<UInt8>) {
         appendHead("$", value.count)
         append(contentsOf: value)
         appendLineEnd()

@@ -107,7 +107,7 @@ package final class RedisConnection: RedisCalls, ChannelInboundHandler, NIOSched
         calls.append(Call(count: commands.count, continuation: continuation, timer: timer))
         if let failure { return fail(failure) }
         let isFirst = outgoing.isEmpty
-        for command in commands { command.encode(into: &outgoing) }
+        for command in commands { outgoing.append(command) }
         // At once when Redis has nothing of ours to do; else one write for all calls of this turn of the loop.
         if calls.count == 1 {
             flush()

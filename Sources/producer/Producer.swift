@@ -77,7 +77,7 @@ extension RedisConnection {
     /// Asks about one key; of a key of another type it says so and goes on.
     func look(_ command: RedisArgument, _ key: String, _ more: RedisArgument...) async throws -> RedisValue {
         do throws(RedisError) {
-            return try await send(RedisCommand([command, .text(key)] + more), timeout: .seconds(30))
+            return try await send([command, .text(key)] + more, timeout: .seconds(30))
         } catch {
             guard error.code == .server("WRONGTYPE") else { throw error }
             complain("\(key): \(error.message)")

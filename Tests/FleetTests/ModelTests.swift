@@ -678,7 +678,7 @@ struct JobModel: Model {
     }
 
     private mutating func send(_ command: RedisCommand) async throws -> RedisValue {
-        what = command.arguments.map { argument in
+        what = command.map { argument in
             switch argument {
             case .text(let text): text
             case .bytes(let bytes): "(\(bytes.count) bytes)"
