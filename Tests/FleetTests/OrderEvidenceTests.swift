@@ -181,6 +181,65 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("while the exchange does not say what time it is, an order it does not show is not taken for absent")
+    func noClock() async throws {
+        let stack = try await Stack()
+        let isShown = Atomic(false)
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text("", status: 503) }
+            if isShown.load(ordering: .relaxed) { return .text(#"{"clientOrderId":"o","status":"FILLED"}"#) }
+            return .text(#"{"code":-2013,"msg":"Order does not exist."}"#, status: 400)
+        }
+        try await leave(stack, "o", ago: 2000, left: -1)
+        let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        // Sent as often as it may be: taken for absent, it has failed.
+        try await stack.push(.binance, .submitOrder, Stack.market("o").merging(["max_attempts": "1"]) { $1 })
+        try await eventually("it was asked about more often than an absence takes, or has ended") {
+            let asked = fake.requests.count { $0.target.contains("origClientOrderId") }
+            return try await stack.journal(.binance, "o")["outcome"] != nil || asked > 3
+        }
+        #expect(try await stack.journal(.binance, "o")["absent"] == "0")
+        isShown.store(true, ordering: .relaxed)
+        let result = try await stack.result(.binance, "o")
+        #expect(result["data"]["status"].text == "filled", "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order that Kraken does not know costs those asked about together with it nothing")
+    func unknownAmongOthers() async throws {
+        let stack = try await Stack()
+        let sent = Atomic(0)
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("AssetPairs") {
+                let market = #"{"wsname":"XBT/USDT","lot_decimals":8,"tick_size":"0.1","status":"online"}"#
+                return .text(#"{"error":[],"result":{"XBTUSDT":\#(market)}}"#)
+            }
+            if request.target.contains("Time") {
+                return .text(#"{"error":[],"result":{"unixtime":\#(wallClockMs() / 1000)}}"#)
+            }
+            if request.target.contains("AddOrder") {
+                let number = sent.add(1, ordering: .relaxed).newValue
+                return .text(#"{"error":[],"result":{"txid":["T\#(number)"]}}"#)
+            }
+            let ids = request.body.matches(of: /T\d/).map { String($0.0) }
+            if ids.contains("T1") { return .text(#"{"error":["EOrder:Unknown order"]}"#) }
+            let rows = ids.map { #""\#($0)":{"status":"closed","vol":"0.001","descr":{"type":"buy"}}"# }
+            return .text(#"{"error":[],"result":{\#(rows.joined(separator: ","))}}"#)
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        try await stack.push(.kraken, .submitOrder, Stack.market("o-1"))
+        try await eventually("the first is asked about") { fake.requests.contains { $0.body.contains("txid=T1") } }
+        for id in ["o-2", "o-3"] { try await stack.push(.kraken, .submitOrder, Stack.market(id)) }
+        for id in ["o-2", "o-3"] {
+            let result = try await stack.result(.kraken, id)
+            #expect(result["data"]["status"].text == "filled", "\(result)")
+        }
+        #expect(fake.requests.contains { $0.body.contains("T1") && $0.body.contains("%2C") }, "it was among others")
+        #expect(try await stack.journal(.kraken, "o-1")["state"] == "sending")
+        withExtendedLifetime(worker) {}
+    }
+
     // MARK: - Cancels
 
     @Test(
@@ -207,6 +266,25 @@ struct OrderEvidenceTests {
         #expect(refused["error"]["message"].text == "symbol: 'ETH/USDT'; expected BTC/USDT, which the order is for")
         let done = try await stack.run(exchange, .cancelOrder, ["id": "d", "symbol": "BTC/USDT", "order_id": "o"])
         #expect(done["data"]["status"].text == "canceled", "\(done)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "a cancel does not take an older order of the same id, canceled long ago, for the one it is to cancel",
+        arguments: [Exchange.binance, .kraken])
+    func olderCanceled(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        _ = try await stack.run(exchange, .submitOrder, Stack.resting("o"))
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "max_attempts": "1"]
+        #expect(try await stack.run(exchange, .cancelOrder, cancel)["data"]["status"].text == "canceled")
+        // As if all that were two hours ago, and another order sent under the id since that is not shown yet.
+        let known = #"{"status":"ok","data":{"status":"open"}}"#
+        let later = "\(wallClockMs() + 7_200_000)"
+        try await stack.journal(exchange, "o", ["first_stamp_ms": later, "state": "accepted", "outcome": known])
+        let result = try await stack.run(exchange, .cancelOrder, cancel.merging(["id": "d"]) { $1 })
+        #expect(result["error"]["code"].text == "cancel_unconfirmed", "\(result)")
+        #expect(try await stack.journal(exchange, "o")["outcome"] == known)
         withExtendedLifetime(worker) {}
     }
 
