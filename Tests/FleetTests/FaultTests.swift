@@ -1,6 +1,7 @@
 import Exchanges
 import Foundation
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -115,6 +116,34 @@ struct FaultTests {
         let result = try await stack.run(
             .binance, .fetchTicker, ["symbol": "BTC/USDT", "max_age_ms": "\(Int64.max)"])
         #expect(result["source"].text == "exchange" && result["data"]["last"].text != nil, "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "a market list that no worker can have written by now is not used, also while there is no other",
+        arguments: ["ahead", "rubbish", "no list"])
+    func foreignMarkets(_ kind: String) async throws {
+        let stack = try await Stack()
+        let isUp = Atomic(false)
+        let fake = FakeHTTPServer { request in
+            guard isUp.load(ordering: .relaxed) else { return .text("", status: 503) }
+            let market = #"{"wsname":"XBT/USD","lot_decimals":8,"tick_size":"0.1","status":"online"}"#
+            if request.target.contains("AssetPairs") { return .text(#"{"error":[],"result":{"NEW":\#(market)}}"#) }
+            return .text(#"{"error":[],"result":{"NEW":{"c":["2","1"]},"XXBTZUSD":{"c":["1","1"]}}}"#)
+        }
+        let list = String(decoding: try JSONEncoder().encode([reference().instrument]), as: UTF8.self)
+        let texts = ["ahead": "\(wallClockMs() + 86_400_000) \(list)", "no list": "\(wallClockMs()) {}"]
+        let key = Keys(.kraken).markets(Signing.hex(Signing.sha256(fake.url.utf8).prefix(6)))
+        try await stack.command(["SET", .text(key), .text(texts[kind] ?? "rubbish")])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        let job = ["id": "f", "symbol": "BTC/USD", "max_attempts": "1"]
+        #expect(try await stack.run(.kraken, .fetchTicker, job)["status"].text == "failed")
+        #expect(!fake.requests.contains { $0.target.contains("Ticker") })
+        isUp.store(true, ordering: .relaxed)
+        let result = try await stack.run(.kraken, .fetchTicker, job.merging(["id": "g"]) { $1 })
+        #expect(result["data"]["last"].text == "2", "\(result)")
+        let stamp = try await stack.command(["GET", .text(key)]).text?.split(separator: " ").first
+        #expect(stamp.flatMap { Int64($0) } ?? .max <= wallClockMs(), "the next worker has a good one")
         withExtendedLifetime(worker) {}
     }
 

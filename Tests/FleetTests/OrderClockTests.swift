@@ -39,6 +39,27 @@ struct OrderClockTests {
         #expect(!fake.requests.contains { $0.target.contains("AddOrder") })
     }
 
+    @Test("a market list that was loaded by a clock set back since is loaded again")
+    @LaneActor
+    func listAhead() async throws {
+        let fake = FakeHTTPServer { _ in
+            let market = #""lot_decimals":8,"tick_size":"0.1","status":"online""#
+            let rows = #""X":{"wsname":"XBT/USD",\#(market)},"E":{"wsname":"ETH/USD",\#(market)}"#
+            return .text(#"{"error":[],"result":{\#(rows)}}"#)
+        }
+        let now = Mutex(Int64(1_700_000_100_000))
+        let nowMs = { @Sendable in now.withLock { $0 } }
+        let http = HTTPClient(now: nowMs)
+        defer { http.close() }
+        let session = try session(on: fake, http, nowMs: nowMs)
+        _ = try await session.instrument("BTC/USD")
+        now.withLock { $0 -= 86_400_000 }
+        // As a market that was not there yet.
+        session.forget("ETH/USD")
+        #expect(try await session.instrument("ETH/USD").id == "E")
+        #expect(fake.requests.count == 2)
+    }
+
     private let order = OrderRequest(
         symbol: "BTC/USD", side: .buy, type: .market, amount: "1", price: nil, timeInForce: .gtc)
 
