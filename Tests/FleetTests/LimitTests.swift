@@ -1,6 +1,8 @@
 import Exchanges
 import Foundation
+import Logging
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -90,6 +92,116 @@ struct LimitTests {
             #expect(result["status"].text == "ok", "\(result)")
         }
         withExtendedLifetime(workers) {}
+    }
+
+    @Test("a ban of an account stops its calls behind every address, and there no others")
+    func accountGate() async throws {
+        let stack = try await Stack()
+        let times = Mutex<[(method: String, ms: Int64)]>([])
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            if request.target.contains("ticker") { return .text(#"{"symbol":"BTCUSDT","lastPrice":"1"}"#) }
+            times.withLock { $0.append((request.method, wallClockMs())) }
+            if request.method == "POST" { return .text("", status: 429, headers: ["Retry-After": "5"]) }
+            return .text(#"{"code":-2011,"msg":"Unknown order sent."}"#, status: 400)
+        }
+        func worker(_ egress: String) async throws -> Stack.Worker {
+            try await stack.worker([
+                "FLEET_EXCHANGES": "binance", "BINANCE_URL": fake.url, "FLEET_LIMITS": "on", "FLEET_EGRESS": egress,
+            ])
+        }
+        let first = try await worker("a")
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("the banned order is put off") {
+            try await stack.journal(.binance, "o")["state"] == "released"
+        }
+        first.program.signal(SIGKILL)
+        let second = try await worker("b")
+        #expect(try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT"])["status"].text == "ok")
+        let gate = try await stack.command(["EXISTS", .text(Keys(.binance).gate("b"))])
+        #expect(gate == .integer(0), "the second address is not banned")
+        let result = try await stack.run(
+            .binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(result["data"]["status"].text == "canceled", "\(result)")
+        let calls = times.withLock { $0 }
+        let next = try #require(calls.firstIndex { $0.method == "DELETE" })
+        let ban = try #require(calls[..<next].last { $0.method == "POST" })
+        #expect(calls[next].ms - ban.ms >= 5000, "the account was called during its ban")
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("what was taken for calls that were not made is there for others", arguments: ["line", "session"])
+    @LaneActor
+    func givenBack(_ how: String) async throws {
+        let server = try await FunctionServer(streams: false)
+        let now = Mutex(Int64(0))
+        let nowMs = { @Sendable in now.withLock { $0 } }
+        let limiter = Limiter(redis: server.client, keys: Keys(.kraken), egress: "e", account: "a", nowMs: nowMs)
+        guard how == "line" else { return try await notSent(limiter, server) }
+        let charges = [slowCharge]
+        // All that there is.
+        for _ in 0..<3 { try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil) }
+        func calls() async throws -> String? {
+            try await server.redis("INFO", "commandstats").text?.firstMatch(of: /fcall:calls=(\d+)/).map {
+                String($0.1)
+            }
+        }
+        let before = try await calls()
+        try await withThrowingDiscardingTaskGroup { jobs in
+            jobs.addImmediateTask { @LaneActor in
+                try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil)
+            }
+            for _ in 0..<2 {
+                jobs.addImmediateTask { @LaneActor in
+                    await #expect(throws: JobExpired.self) {
+                        try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: 1)
+                    }
+                }
+            }
+            try await eventually("the first has asked in vain") { try await calls() != before }
+            // There is enough for the whole line, but for those behind the first it is too late.
+            now.withLock { $0 = 1 }
+            try await server.redis("DEL", Keys(.kraken).limit("slow", "a"))
+        }
+        let left = try await server.call(
+            "fleet_limit_take", ["gate", Keys(.kraken).limit("slow", "a")], [3, "1", "1", "3", "1"])
+        #expect(left.array?.first?.int ?? 0 >= 2, "\(left)")
+    }
+
+    /// Has calls stopped at every step between their tokens and their sending: each budget is full again at once.
+    @LaneActor
+    private func notSent(_ limiter: Limiter, _ server: FunctionServer) async throws {
+        struct Stopped: Error {}
+        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let fake = FakeHTTPServer { _ in .text(#"{"error":[],"result":{"unixtime":1700000000}}"#) }
+        let http = HTTPClient(now: wallClockMs)
+        defer { http.close() }
+        let hasNonce = Atomic(true)
+        let session = ExchangeSession(
+            api: try kraken(fake.url), http: http, limiter: limiter,
+            events: Events(keys: Keys(.kraken), consumer: "test", log: log), redis: server.client, keys: Keys(.kraken),
+            metrics: LaneMetrics(.kraken), log: log, nowMs: wallClockMs
+        ) { () async throws(ExchangeError) in
+            if hasNonce.load(ordering: .relaxed) { return 1 }
+            throw ExchangeError(.wait, code: "no_nonce", "none")
+        }
+        let budget = Keys(.kraken).limit("private", "a")
+        await #expect(throws: Stopped.self) {
+            try await session.perform(.query(reference()), for: nil) { _ in
+                let isPaid = try await server.redis("EXISTS", budget) == .integer(1)
+                #expect(isPaid, "it was paid for")
+                throw Stopped()
+            }
+        }
+        #expect(try await server.redis("EXISTS", budget) == .integer(0), "stopped when it was to be sent")
+        hasNonce.store(false, ordering: .relaxed)
+        await #expect(throws: ExchangeError.self) { try await session.perform(.query(reference()), for: nil) }
+        #expect(try await server.redis("EXISTS", budget) == .integer(0), "stopped for want of a nonce")
+        try await server.redis("DEL", Keys(.kraken).limit("public", "e"))
+        _ = try await session.tickers([], session.admitTickers())
+        let tickers = try await server.redis("EXISTS", Keys(.kraken).limit("public", "e"))
+        #expect(tickers == .integer(0), "nothing was left to ask for")
     }
 
     @Test("a flood of tickers keeps no cancel and no order waiting for tokens or slots")

@@ -21,6 +21,9 @@ func permit(_ breaker: inout Breaker, _ time: ContinuousClock.Instant) throws ->
     return try #require(permit)
 }
 
+/// Three calls at once, and one a second.
+let slowCharge = Charge("slow", .account, 1, burst: 3, perSecond: 1)
+
 func cache(capacity: Int) -> Cache<String, Int> { Cache(capacity: capacity) }
 
 func job(_ kind: Kind, _ fields: [String: String], entryId: String = "1700000000000-0") -> Job {
