@@ -110,6 +110,29 @@ struct MonitoringTests {
         }
     }
 
+    @Test("a worker that drains for longer than a loop may stand still is alive all the time")
+    func healthyWhileDraining() async throws {
+        let stack = try await Stack()
+        // The order's request and the question about it have no answer for ten seconds each.
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            return .silence
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "BINANCE_URL": fake.url])
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("the order is sent") { fake.requests.contains { $0.method == "POST" } }
+        worker.program.signal(SIGTERM)
+        let stop = ContinuousClock.now
+        try await eventually("it has drained for more than fifteen seconds") {
+            let status = try await Stack.get(worker.metricsPort, "/healthz")?.status
+            try #require(status == 200, "after \(.now - stop)")
+            return .now - stop > .seconds(17)
+        }
+        #expect(try await stack.backlog(.binance).pending == 1, "the order was in hand all that time")
+        #expect(try await worker.program.exited() == 0)
+    }
+
     private static let deployment = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appending(path: "deploy")
 
