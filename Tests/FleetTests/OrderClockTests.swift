@@ -52,11 +52,11 @@ struct OrderClockTests {
         let http = HTTPClient(now: nowMs)
         defer { http.close() }
         let session = try session(on: fake, http, nowMs: nowMs)
-        _ = try await session.instrument("BTC/USD")
+        _ = try await session.markets.find("BTC/USD")
         now.withLock { $0 -= 86_400_000 }
         // As a market that was not there yet.
-        session.forget("ETH/USD")
-        #expect(try await session.instrument("ETH/USD").id == "E")
+        session.markets.forget("ETH/USD")
+        #expect(try await session.markets.find("ETH/USD").id == "E")
         #expect(fake.requests.count == 2)
     }
 

@@ -279,6 +279,7 @@ struct OrderEvidenceTests {
         let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "max_attempts": "1"]
         #expect(try await stack.run(exchange, .cancelOrder, cancel)["data"]["status"].text == "canceled")
         // As if all that were two hours ago, and another order sent under the id since that is not shown yet.
+        try await stack.command(["HDEL", Stack.key(exchange, "order:o"), "exchange_order_id"])
         let known = #"{"status":"ok","data":{"status":"open"}}"#
         let later = "\(wallClockMs() + 7_200_000)"
         try await stack.journal(exchange, "o", ["first_stamp_ms": later, "state": "accepted", "outcome": known])
