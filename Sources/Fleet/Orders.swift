@@ -19,8 +19,8 @@ package final class Orders {
     private let log: Logger
     let nowMs: @Sendable () -> Int64
     /// Orders that the exchange has acknowledged and that were not seen to rest or end yet, by its ids.
-    private var acknowledged: [String: Acknowledged] = [:]
-    private struct Acknowledged {
+    var acknowledged: [String: Acknowledged] = [:]
+    struct Acknowledged {
         let job: Job
         let order: OrderRequest
         let reference: OrderReference
@@ -28,15 +28,15 @@ package final class Orders {
         let since = ContinuousClock.now
     }
     /// Orders that cancels ask about, by the exchange's ids, and how they had ended when another's question showed it.
-    private var canceling: [String: Canceling] = [:]
-    private struct Canceling {
+    var canceling: [String: Canceling] = [:]
+    struct Canceling {
         let reference: OrderReference
         var shown: Order?
         let since = ContinuousClock.now
     }
-    private let questions = Turnstile()
+    let questions = Turnstile()
     /// How long an order that nobody answers for is asked about, and one that should end watched.
-    private let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
+    let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
     package init(
         session: ExchangeSession, tickers: Tickers, redis: RedisClient, configuration: Configuration,
@@ -234,64 +234,6 @@ package final class Orders {
     private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
         try await journals.begin(job, order.symbol, stampMs: 0)
         return try await journals.end(job, outcome, of: journals.owner(job))
-    }
-
-    /// The order where the exchange shows it, else nil: so too for one that was made before `begunMs`, by the same id,
-    /// with an hour for clocks that differ. - Throws: when it could not be asked.
-    func find(_ reference: OrderReference, begunMs: Int64 = 0, for cancel: Job? = nil) async throws -> Order? {
-        if let id = reference.exchangeOrderId, session.api.ordersAtOnce > 1 {
-            return try await findWithOthers(id, reference, for: cancel)
-        }
-        for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
-            guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
-            guard let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 else { return order }
-            // Where it shows one order an id, this one may stand before that which is meant.
-            if !session.api.keepsHistoryApart {
-                throw ExchangeError(.unknown, code: "older_order", "it shows an older order of the same id")
-            }
-        }
-        return nil
-    }
-
-    /// Asks for all orders together that are asked about, and writes down what became of the others: a question an order is
-    /// more than Kraken allows. Who finds that another has asked for it meanwhile looks into its journal again.
-    private func findWithOthers(_ id: String, _ reference: OrderReference, for cancel: Job?) async throws -> Order? {
-        let isListed = acknowledged[id] != nil
-        // Put aside, a cancel stays in the list, so that who asks next asks for its order too.
-        if !isListed, canceling[id] == nil { canceling[id] = Canceling(reference: reference) }
-        await questions.enter()
-        defer { questions.leave() }
-        if isListed, acknowledged[id] == nil { throw SetAside(.milliseconds(1)) }
-        if let order = takeShown(id) { return order }
-        acknowledged = acknowledged.filter { .now - $0.value.since < patience.unproven }
-        canceling = canceling.filter { .now - $0.value.since < patience.unproven }
-        var others = canceling.filter { $0.value.shown == nil }.mapValues(\.reference)
-            .merging(acknowledged.mapValues(\.reference)) { $1 }
-        others[id] = nil
-        let call = Call.query(reference, others: Array(others.values.prefix(session.api.ordersAtOnce - 1)))
-        let answer: Answer
-        do { answer = try await session.perform(call, for: cancel) } catch let error as ExchangeError
-            where error.verdict == .permanent && !others.isEmpty
-        {
-            // One that it does not know must not cost the others their answer.
-            (acknowledged, canceling) = ([:], [:])
-            answer = try await session.perform(.query(reference), for: cancel)
-        }
-        canceling[id] = nil
-        if case .order(let order) = answer { return order }
-        guard case .orders(let found) = answer else { return nil }
-        for (other, order) in found where other != id {
-            if ![.open, .partiallyFilled].contains(order.status) { canceling[other]?.shown = order }
-            guard let one = acknowledged[other], !one.order.isEnding(order) else { continue }
-            acknowledged[other] = nil
-            _ = try? await journals.end(one.job, ended(order), of: one.owner)
-        }
-        return found[id]
-    }
-
-    /// How an order that a cancel asks about has ended, if another's question has shown it.
-    func takeShown(_ exchangeOrderId: String) -> Order? {
-        canceling[exchangeOrderId]?.shown == nil ? nil : canceling.removeValue(forKey: exchangeOrderId)?.shown
     }
 
     func ended(_ order: Order) -> Outcome {
