@@ -181,6 +181,19 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("another order under the id of one that nobody has come back for in an hour ends unknown, and is not sent")
+    func otherForgotten() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        try await leave(stack, "o", ago: 3_601_000, left: -1, ["symbol": "BTC/USDT", "absent": "2"])
+        let other = Stack.market("o").merging(["symbol": "ETH/USDT"]) { $1 }
+        let result = try await stack.run(.binance, .submitOrder, other)
+        #expect(result["status"].text == "unknown", "\(result)")
+        #expect(result["error"]["message"].text?.contains("another order was sent under its id") == true, "\(result)")
+        #expect(try await stack.orders(.binance).isEmpty)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("while the exchange does not say what time it is, an order it does not show is not taken for absent")
     func noClock() async throws {
         let stack = try await Stack()
