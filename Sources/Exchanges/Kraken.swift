@@ -124,11 +124,14 @@ package struct Kraken: ExchangeAPI {
                 verdict, answered: "HTTP \(response.status)", "\(response.status)", response, isUncertain: true)
         }
         let body = JSON(body: response.body)
-        guard let errors = body["error"].list?.compactMap(\.text) else { throw .malformed(response) }
+        // Some are also seen with a space behind the colon.
+        guard let errors = body["error"].list?.compactMap({ $0.text?.replacing(": ", with: ":") }) else {
+            throw .malformed(response)
+        }
         // Entries that begin with W are warnings beside a result.
         if let error = errors.first(where: { $0.hasPrefix("E") }) {
             if case .cancel = call, error.hasPrefix("EOrder:Unknown order") { return .absent }
-            throw refusal(error, response)
+            throw refusal(error, of: call, response)
         }
         let result = body["result"]
         let answer: Answer? =
@@ -158,24 +161,26 @@ package struct Kraken: ExchangeAPI {
         return answer
     }
 
-    private func refusal(_ error: String, _ response: HTTPResponse) -> ExchangeError {
+    private func refusal(_ error: String, of call: Call, _ response: HTTPResponse) -> ExchangeError {
         let verdicts: KeyValuePairs<String, Verdict> = [
             "EAPI:Rate limit": .wait, "EOrder:Rate limit": .wait, "EOrder:Domain rate limit": .wait,
-            "EService:Throttled": .wait, "EService: Throttled": .wait, "EService:Market in": .wait,
+            "EService:Throttled": .wait, "EService:Market in": .wait,
             "EAuth:Rate limit": .wait, "EAuth:Too many requests": .wait, "EGeneral:Too many requests": .wait,
             "EGeneral:Temporary lockout": .wait, "EService:Deadline": .permanent, "EService:": .unknown,
             "EGeneral:Internal error": .unknown, "EDatabase:": .unknown, "EAPI:Invalid key": .auth,
             "EAPI:Invalid signature": .auth, "EGeneral:Permission denied": .auth, "EAuth:": .auth,
             "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
-            "EGeneral:Invalid arguments:cl_ord_id not unique": .dup,
+            "EGeneral:Invalid arguments:cl_ord_id not unique": .dup, "EGeneral:Invalid arguments": .permanent,
+            "EOrder:": .permanent, "EQuery:": .permanent, "EFunding:": .permanent,
         ]
-        let verdict = verdicts.first { error.hasPrefix($0.key) }?.value ?? .permanent
+        // What others mean for an order nobody says.
+        let verdict = verdicts.first { error.hasPrefix($0.key) }?.value ?? (call.isSubmit ? .unknown : .permanent)
         // Unstated: a lockout is a quarter of an hour by third parties' word; the counter of a key is emptied in part.
         // What concerns a pair alone says nothing of how long.
         let isOfPair = error.hasPrefix("EOrder:") || error.hasPrefix("EService:Market in")
         var wait: Duration? = verdict == .wait && !isOfPair ? .seconds(5) : nil
         if error.hasPrefix("EGeneral:Temporary lockout") { wait = .seconds(900) }
-        // `EService: Throttled: 1700000005` names the second from which requests are taken again.
+        // `EService:Throttled:1700000005` names the second from which requests are taken again.
         if verdict == .wait, let end = error.split(separator: ":").last?.trimmingCharacters(in: .whitespaces),
             let until = JSON(end).secondsAsMs
         {
@@ -219,8 +224,10 @@ package struct Kraken: ExchangeAPI {
     }
 
     private func instrument(_ id: String, _ pair: JSON) -> Instrument? {
-        // Kraken's own names for these two, in `wsname`.
-        let renamed = ["XBT": "BTC", "XDG": "DOGE"]
+        // Kraken's own names in `wsname`, by ccxt's list of them.
+        let renamed = [
+            "XBT": "BTC", "XDG": "DOGE", "LUNA": "LUNC", "LUNA2": "LUNA", "UST": "USTC", "REPV2": "REP", "FEE": "KFEE",
+        ]
         guard let names = pair["wsname"].text?.split(separator: "/").map(String.init), names.count == 2,
             let decimals = pair["lot_decimals"].int, 0...18 ~= decimals, let tick = pair["tick_size"].positive
         else { return nil }
@@ -228,6 +235,7 @@ package struct Kraken: ExchangeAPI {
             symbol: names.map { renamed[$0] ?? $0 }.joined(separator: "/"), id: id, tick: tick,
             step: Decimal(sign: .plus, exponent: -Int(decimals), significand: 1),
             minAmount: pair["ordermin"].positive, maxAmount: nil, minNotional: pair["costmin"].positive,
-            isTrading: pair["status"].text == "online")
+            // In the last two the exchange itself says which orders it takes.
+            isTrading: ["online", "post_only", "limit_only"].contains(pair["status"].text))
     }
 }

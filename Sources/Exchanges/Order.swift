@@ -33,8 +33,12 @@ package struct OrderRequest: Sendable {
 extension OrderRequest {
     /// Whether an order that was found can be this one, as far as the exchange says what it is.
     package func matches(_ order: Order) -> Bool {
-        let asked = Decimal(wire: amount), found = order.amount.flatMap(Decimal.init(wire:))
-        return order.side ?? side == side && found ?? asked == asked
+        func isSame(_ asked: String?, _ found: String?) -> Bool {
+            guard let asked, let found else { return true }
+            return Decimal(wire: asked) == Decimal(wire: found)
+        }
+        return order.side ?? side == side && order.type ?? type == type && isSame(amount, order.amount)
+            && isSame(price, order.price)
     }
 
     /// Whether an order that was found is still to be filled or to end, as it may not rest.

@@ -3,7 +3,7 @@ package import Foundation
 package import Logging
 package import Redis
 
-/// A worker's settings, from the environment, read once at start. Times are in seconds.
+/// The settings of worker and producer, from the environment, read once at start. Times are in seconds.
 package struct Configuration: Sendable {
     package enum Mode: String, Sendable, CaseIterable { case simulated, testnet, live }
     package enum LogFormat: String, Sendable, CaseIterable { case text, json }
@@ -22,6 +22,8 @@ package struct Configuration: Sendable {
     package let concurrency: Int
     package let metricsPort: Int
     package let tickerResultTTL, orderResultTTL, cacheTTL, drainTimeout: Int
+    /// The most entries of a stream to which the producer adds a job.
+    package let maxWaiting: Int
     package let usesLimits, allowsOrders, allowsVolatileOrders: Bool
     /// The most an order may be worth, by quote currency; when there are any, other currencies are refused.
     package let maxOrderNotional: [String: Decimal]
@@ -50,8 +52,7 @@ package struct Configuration: Sendable {
         maxOrderNotional = source.read(
             "FLEET_MAX_ORDER_NOTIONAL", [:],
             "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1", amounts)
-        // The producer's.
-        _ = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
+        maxWaiting = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         egress = source.read("FLEET_EGRESS", "default", "1 to 64 of A-Z a-z 0-9 _ -") { isJobId($0) ? $0 : nil }
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }
         let served: [Exchange] = source.list("FLEET_EXCHANGES")
@@ -80,8 +81,9 @@ private func amounts(_ text: String) -> [String: Decimal]? {
     var amounts: [String: Decimal] = [:]
     for part in text.split(separator: ",") {
         let pair = part.split(separator: "=").map { $0.trimmingCharacters(in: .whitespaces) }
-        guard pair.count == 2, let amount = Decimal(wire: pair[1]), amount > 0 else { return nil }
-        amounts[pair[0].uppercased()] = amount
+        guard pair.count == 2, !pair[0].isEmpty, let amount = Decimal(wire: pair[1]), amount > 0,
+            amounts.updateValue(amount, forKey: pair[0].uppercased()) == nil
+        else { return nil }
     }
     return amounts.isEmpty ? nil : amounts
 }

@@ -41,13 +41,15 @@ package final class Job: Sendable {
         deadlineMs = reader.number("deadline_ms", 0...Int64.max, "unix milliseconds")
         maxAttempts = Int(reader.number("max_attempts", 1...100) ?? 5)
         resultTTL = reader.number("result_ttl_s", 0...31_536_000).map(Int.init)
-        replyTo = reader.text("reply_to", "a key under \(Keys(exchange).replyPrefix)") { text in
+        replyTo = reader.text("reply_to", "a key of at most 200 bytes under \(Keys(exchange).replyPrefix)") { text in
             text.hasPrefix(Keys(exchange).replyPrefix) && text.utf8.count <= 200
         }
         traceparent = reader.text("traceparent", "a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>") { text in
             let parts = text.split(separator: "-", omittingEmptySubsequences: false).map(\.utf8)
-            return parts.prefix(4).map(\.count) == [2, 32, 16, 2] && text.utf8.count <= 100
+            let isKnown = text.hasPrefix("00")
+            return parts.prefix(4).map(\.count) == [2, 32, 16, 2] && text.utf8.count <= (isKnown ? 55 : 100)
                 && parts.joined().allSatisfy { (48...57).contains($0) || (97...102).contains($0) }
+                && !text.hasPrefix("ff") && parts[1...2].allSatisfy { $0.contains { $0 != 48 } }
         }
         attempt = Int(reader.number("fleet_attempt", 1...1_000_000) ?? 1)
         // A job that went back to its stream keeps the time of its first entry.
@@ -143,7 +145,7 @@ private struct FieldReader {
             return .cancelOrder(
                 orderId: required("order_id", "the order's job id, \(jobIdForm)", isJobId), symbol: symbol)
         }
-        let plain = "a plain decimal above 0, without sign or exponent"
+        let plain = "a plain decimal above 0 of at most 31 characters, without sign or exponent"
         let isPositive = { (text: String) in Decimal(wire: text).map { $0 > 0 } ?? false }
         guard let side: Side = choice("side"), let type: OrderType = choice("type") else { return nil }
         let amount = required("amount", plain, isPositive)

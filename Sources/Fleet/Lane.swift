@@ -121,6 +121,7 @@ package final class Lane {
                     }
                 }
             }
+            hasGroups = false
             var slots = freed.stream.makeAsyncIterator()
             while inHandCount > 0, !Task.isCancelled { _ = await slots.next() }
             await leave()
@@ -133,6 +134,7 @@ package final class Lane {
         let startedMs = nowMs()
         // Read while somebody paused it: it goes back, and what waits with it is not read.
         if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
+        if Task.isShuttingDownGracefully { return delay(job, .zero, .handedBack) }
         if job.isFirst { metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs)) }
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,
@@ -230,7 +232,7 @@ package final class Lane {
         let finishedMs = nowMs()
         metrics.jobs[job.kind]?[outcome.status]?.increment()
         metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
-        if outcome.status != .ok {
+        if outcome.status != .ok || job.traceparent != nil {
             log.info("job ended", metadata: job.metadata.merging(["outcome": "\(outcome.json)"]) { $1 })
         }
         let ttl = job.resultTTL ?? (job.kind.isTrading ? configuration.orderResultTTL : configuration.tickerResultTTL)

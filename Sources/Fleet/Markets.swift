@@ -26,8 +26,8 @@ final class Markets {
         key = keys.markets(Signing.hex(Signing.sha256(api.baseURL.utf8).prefix(6)))
     }
 
-    /// The market of a unified symbol. The list is loaded at first use and again when it is an hour old or lacks the
-    /// symbol, at most once a minute; while it cannot be had, an older one serves.
+    /// The market of a unified symbol. The list is loaded at first use and again when it is an hour old or the
+    /// symbol is missing or closed, at most once a minute; while it cannot be had, an older one serves.
     /// - Throws: `Refusal` when the exchange has no such market; what `fetch` throws.
     func find(_ symbol: String) async throws -> Instrument {
         do { try await load(for: symbol) } catch {
@@ -41,16 +41,13 @@ final class Markets {
     /// The market, if the list is there and has it.
     func known(_ symbol: String) -> Instrument? { markets[symbol] }
 
-    /// Whether the list is there and lacks the symbol.
-    func isUnknown(_ symbol: String) -> Bool { !markets.isEmpty && markets[symbol] == nil }
-
     /// Forgets a market that the exchange knows no more, until the list is loaded again.
     func forget(_ symbol: String) { markets[symbol] = nil }
 
     private func isLoaded(for symbol: String) -> Bool {
         let age = nowMs() - loadedMs
         // A clock may have been set back, here or where the list was loaded.
-        return 0...3_600_000 ~= age && (markets[symbol] != nil || age <= 60_000)
+        return 0...3_600_000 ~= age && (markets[symbol]?.isTrading == true || age <= 60_000)
     }
 
     /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.

@@ -7,7 +7,9 @@ extension Orders {
     ///   always be repeated.
     package func cancel(_ orderId: String, _ symbol: String, _ job: Job) async throws -> Outcome {
         // Before all else, as to prevent an order needs nothing of the exchange; but not by a symbol that is a mistake.
-        if session.markets.isUnknown(symbol) { _ = try await session.markets.find(symbol) }
+        if session.markets.known(symbol) == nil {
+            do { _ = try await session.markets.find(symbol) } catch let refusal as Refusal { throw refusal } catch {}
+        }
         let journal = try await journals.cancel(orderId, symbol)
         var reference = try await reference(orderId, symbol)
         reference.exchangeOrderId = journal.exchangeOrderId
@@ -20,7 +22,7 @@ extension Orders {
             return outcome
         }
         let answer = try await session.perform(.cancel(reference), for: job)
-        if case .order(let order) = answer { return .ok(json(order)) }
+        if case .order(let order) = answer, let outcome = outcome(of: order) { return outcome }
         // What was sent is asked about past the deadline too.
         let asker = job.deadlineMs == nil ? job : nil
         var (isPrevented, isOpen) = (false, false)

@@ -59,12 +59,12 @@ package final class Orders {
     ///   the order was certainly not executed; `RedisError`.
     package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
         if let journal = try await journals.read(job.id) {
-            // One by another symbol was not meant for this order.
-            let isCanceled = journal.state == "canceled"
-            if isCanceled, ["", order.symbol].contains(journal.symbol) { return try await canceled(order, job) }
+            if journal.state == "canceled" {
+                return .ok(json(try await reference(job.id, order.symbol).order(.canceled, of: order)))
+            }
             // A question more may settle what nobody knew.
             if let known = journal.outcome, known.status != .unknown { return known }
-            if !isCanceled, journal.state != "released" {
+            if journal.state != "released" {
                 guard ["", order.symbol].contains(journal.symbol) else {
                     // Another order was sent under this id: what becomes of it is the answer.
                     if let known = journal.outcome { return known }
@@ -88,10 +88,6 @@ package final class Orders {
         return try await send(order, reference, job)
     }
 
-    private func canceled(_ order: OrderRequest, _ job: Job) async throws -> Outcome {
-        .ok(json(try await reference(job.id, order.symbol).order(.canceled, of: order)))
-    }
-
     private func checkNotional(_ order: OrderRequest, _ job: Job) async throws {
         guard !configuration.maxOrderNotional.isEmpty else { return }
         let quote = order.symbol.split(separator: "/").last.map(String.init) ?? ""
@@ -100,11 +96,13 @@ package final class Orders {
             throw Refusal(code: "order_notional", "symbol '\(order.symbol)': expected a quote currency of \(listed)")
         }
         var price = order.price.flatMap(Decimal.init(wire:))
-        if price == nil {
+        // A limit to sell is filled at the market's price where that is better.
+        if price == nil || order.side == .sell {
             struct Prices: Decodable { let ask, bid, last: String? }
             let ticker = try await tickers.fetch(order.symbol, maxAgeMs: 5000, for: job).ticker
             let prices = try? JSONDecoder().decode(Prices.self, from: Data(ticker.json.utf8))
-            price = [prices?.ask, prices?.bid, prices?.last].compactMap { $0.flatMap(Decimal.init(wire:)) }.max()
+            let known = [prices?.ask, prices?.bid, prices?.last].compactMap { $0.flatMap(Decimal.init(wire:)) }.max()
+            price = known.map { max($0, price ?? 0) }
         }
         guard let price, let amount = Decimal(wire: order.amount), price * amount <= most else {
             let text = "amount '\(order.amount)': expected price × amount of at most \(most) \(quote)"
@@ -127,7 +125,9 @@ package final class Orders {
                 }
             }
         } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
-            await journals.note("uncertain", job)
+            // That there is one of this id is an acknowledgement too, if without the exchange's id.
+            if error.verdict == .dup { sent.knownFor = .milliseconds(1) }
+            await journals.note(error.verdict == .dup ? "acknowledged" : "uncertain", job)
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
             return try await resume(order, sent, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
@@ -138,11 +138,12 @@ package final class Orders {
             throw error
         }
         // The exchange has it: what fails from here on leaves the journal open.
-        if case .order(let known) = answer { return try await journals.end(job, ended(known), of: sent.owner) }
-        if case .accepted(let id?) = answer {
-            sent.exchangeOrderId = id
-            await journals.note("acknowledged", job, id)
+        if case .accepted(let id) = answer { sent.exchangeOrderId = id }
+        if case .order(let known) = answer {
+            if !order.isEnding(known) { return try await journals.end(job, ended(known), of: sent.owner) }
+            sent.exchangeOrderId = known.exchangeOrderId
         }
+        await journals.note("acknowledged", job, sent.exchangeOrderId ?? "")
         return try await resume(order, sent, job)
     }
 
@@ -160,11 +161,14 @@ package final class Orders {
             if let id = journal.exchangeOrderId { acknowledged[id] = nil }
             return outcome
         } catch let pause as SetAside {
-            // Not asked yet, or not to be asked again yet: that is no reason to call it unknown.
-            if journal.outcome == nil {
+            // Not asked yet, or not to be asked again yet: that is no reason to call it unknown. That calls are stopped is.
+            let isAway = session.isStopped(trading: true)
+            if isAway { await journals.note("unasked", job) }
+            if journal.outcome == nil, !isAway || journal.unaskedFor <= patience.unproven {
                 if journal.age > patience.unproven { log.warning("order still uncertain", metadata: job.metadata) }
                 throw pause
             }
+            if isAway { reason = "the exchange does not answer" }
         } catch let error as ExchangeError {
             reason = "the exchange could not be asked: \(error)"
         } catch let error as Refusal {
@@ -202,7 +206,7 @@ package final class Orders {
             if order.isEnding(found), journal.age < patience.ending { throw journal.step }
             return try await journals.end(job, ended(found), of: journal.owner)
         }
-        if reference.exchangeOrderId != nil {
+        if reference.exchangeOrderId != nil || journal.knownFor > .zero {
             // Acknowledged, so never sent again; the exchange shows it late.
             await journals.note("absent", job, sends: journal.sends)
             if journal.age < patience.ending || journal.absences < 2 { throw journal.step }

@@ -78,7 +78,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 8 end}
+  callback = function() return 9 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -98,11 +98,19 @@ end}
 -- ARGV: 1 group  2 kind  3 job id, '' for the entry's  4 most entries of the stream  5 due at, 0 now  6 or wait from now
 --       7 repeat every, 0 once (then the id names the schedule, and each job gets its entry's)  8… fields, without id
 -- Returns: {'queued', entry id} · {'delayed', id} · {'duplicate', 'queued'|'running'|'delayed'|'finished'}
--- Errors: FULL, ID (a delayed job needs one), FIELDS (names and values come in pairs, at most a thousand), DUE (no time)
+-- Errors: FULL, ID (a delayed job needs one), FIELDS (names and values come in pairs, at most a thousand), DUE (4 to 7
+--   are no numbers, or no times)
 redis.register_function('fleet_enqueue', function(keys, argv)
-  local id, due, every = argv[3], tonumber(argv[5]), tonumber(argv[7])
-  if tonumber(argv[6]) > 0 then due = now() + tonumber(argv[6]) end
-  if not (due < 1e13 and every < 1e13) then return redis.error_reply('DUE unix milliseconds are expected') end
+  local id, numbers = argv[3], {}
+  for i = 4, 7 do
+    numbers[i] = tonumber(argv[i])
+    -- A time of more is none in milliseconds.
+    if not (numbers[i] and numbers[i] >= 0 and numbers[i] < 1e13) then
+      return redis.error_reply('DUE argument ' .. i .. ": '" .. argv[i] .. "'; expected a whole number, times in milliseconds")
+    end
+  end
+  local due, every = numbers[5], numbers[7]
+  if numbers[6] > 0 then due = now() + numbers[6] end
   if id ~= '' then
     if redis.call('EXISTS', keys[4]) == 1 then return {'duplicate', 'finished'} end
     local found = place(keys[3], argv[1])
@@ -126,7 +134,7 @@ redis.register_function('fleet_enqueue', function(keys, argv)
     if every == 0 then redis.call('EXPIRE', keys[3], math.ceil((due - now()) / 1000) + MARKER_TTL) end
     return {'delayed', id}
   end
-  if redis.call('XLEN', keys[1]) >= tonumber(argv[4]) then
+  if redis.call('XLEN', keys[1]) >= numbers[4] then
     return redis.error_reply('FULL ' .. keys[1] .. ' has ' .. argv[4] .. ' jobs, the most it may')
   end
   local entry = redis.call('XADD', keys[1], '*', unpack(fields))
@@ -373,21 +381,19 @@ end}
 
 -- Opens the journal for a send: when there is none, when the last send was released, when it is the owner's own (the
 -- answer to its first call may have been lost, or the exchange refused the clock) and not noted uncertain, or when the
--- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first, but
--- not a cancel by another symbol, which was not meant for this order.
+-- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
 --       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
-  local isOthers = j.cancel_ms and not j.begun_ms and argv[6] and j.symbol and j.symbol ~= argv[6]
-  local isFree = not j.state or j.state == 'released' or isOthers
+  local isFree = not j.state or j.state == 'released'
   local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
-  if j.cancel_ms and not isOthers then
+  if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
     redis.call('EXPIRE', keys[1], argv[3])
     return {'canceled', '', '', ''}
@@ -399,7 +405,6 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
   if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6]) end
   redis.call('HDEL', keys[1], 'uncertain_ms', 'unasked_ms')
-  if isOthers then redis.call('HDEL', keys[1], 'cancel_ms') end
   -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
   if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
   redis.call('PERSIST', keys[1])
@@ -440,15 +445,7 @@ end}
 -- Errors: SYMBOL (the order was sent for another, which is named)
 redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
-  if j.begun_ms then
-    if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
-  elseif argv[2] and not j.cancel_ms then
-    redis.call('HSET', keys[1], 'symbol', argv[2])
-  elseif j.symbol ~= argv[2] then
-    -- By two symbols: one of them may be the order's.
-    redis.call('HDEL', keys[1], 'symbol')
-    j.symbol = nil
-  end
+  if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
   if not j.outcome then
     redis.call('HSET', keys[1], 'cancel_ms', now())
     if not j.state or j.state == 'released' then

@@ -38,7 +38,7 @@ struct Enqueue: AsyncParsableCommand {
             throw ValidationError("file '\(file)': expected a file that can be read")
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
-        let most = try maxWaiting()
+        let most = try settings().maxWaiting
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
         var (account, bytes) = (Account(), 0)
@@ -160,15 +160,6 @@ func enqueue(
     return FunctionLibrary.command(
         "fleet_enqueue", [keys.jobs(kind), keys.delayed, keys.marker(job.id), keys.result(job.id)],
         (head + given.filter { $0[0] != "id" }.joined()).map(RedisArgument.text))
-}
-
-/// The most entries a stream may have when a job comes. - Throws: exit code 64 for a limit that is none.
-func maxWaiting() throws -> Int {
-    let text = ProcessInfo.processInfo.environment["FLEET_MAX_WAITING"] ?? ""
-    guard let number = text.isEmpty ? 1_000_000 : Int(text), (1...1_000_000_000).contains(number) else {
-        throw ValidationError("FLEET_MAX_WAITING='\(text)': expected a whole number from 1 to 1000000000")
-    }
-    return number
 }
 
 /// Where the job stands that has the id already, by the answer of `fleet_enqueue`; nil: it was taken.

@@ -20,6 +20,7 @@ struct JobOptions: ParsableArguments {
     @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
 
     func validate() throws {
+        if id == "" { throw ValidationError("--id: ''; expected 1 to 64 of A-Z a-z 0-9 _ -") }
         if delay != nil, at != nil { throw ValidationError("--in and --at: expected one of them") }
         if let at, at.ms < Int(wallClockMs()) - 60_000 {
             throw ValidationError("--at: '\(utc(at.ms))'; expected a time that is to come, or at most a minute ago")
@@ -50,13 +51,18 @@ struct JobOptions: ParsableArguments {
             ("max_attempts", maxAttempts), ("result_ttl_s", resultTtl),
         ]
         let call = try enqueue(
-            exchange, kind, own + more, most: maxWaiting(), dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
+            exchange, kind, own + more, most: settings().maxWaiting, dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
             every: every?.ms ?? 0)
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
         // Nobody else knows it, and its result may not be waited for to the end.
         if wait, self.id == nil, let id { complain("the job's id is \(id)") }
-        let answer = try await redis.send(call)
+        let answer: RedisValue
+        do throws(RedisError) { answer = try await redis.send(call) } catch {
+            if case .server = error.code { throw error }
+            let again = id.map { "; ask with: producer result \(exchange) \($0), or send it again with --id \($0)" } ?? ""
+            throw Failure("\(error): the job may be enqueued or not\(again)")
+        }
         if let id, let place = duplicate(answer) {
             let refusal = "a job with the id '\(id)' is there already: \(place)"
             let result = wait ? try await redis.look("GET", Keys(exchange).result(id)).text : nil
@@ -75,9 +81,15 @@ struct JobOptions: ParsableArguments {
             return print(json ? jsonText(members) : name)
         }
         let seconds = Double(timeout?.ms ?? 10_000) / 1000
-        let reply = try await redis.send(["BLPOP", .text(replyTo), "\(seconds)"], timeout: .seconds(seconds + 5))
+        let later = "look later with: producer result \(exchange) \(name)"
+        let reply: RedisValue
+        do throws(RedisError) {
+            reply = try await redis.send(["BLPOP", .text(replyTo), "\(seconds)"], timeout: .seconds(seconds + 5))
+        } catch {
+            throw Failure("\(error); \(later)")
+        }
         guard let result = reply.array?.last?.text else {
-            complain("no result within \(seconds) s; look later with: producer result \(exchange) \(name)")
+            complain("no result within \(seconds) s; \(later)")
             throw ExitCode(2)
         }
         try show(result, asJSON: json)

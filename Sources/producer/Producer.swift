@@ -53,6 +53,13 @@ struct Producer: AsyncParsableCommand {
             complain("standard output: \(String(cString: strerror(errno)))")
             _exit(1)
         }
+        // A negative amount would be taken for an option that is not there.
+        let words = CommandLine.arguments
+        if let place = words.indices.dropFirst().first(where: {
+            words[$0].wholeMatch(of: /-[0-9.]+/) != nil && !words[$0 - 1].hasPrefix("--")
+        }) {
+            exit(withError: ValidationError("'\(words[place])': expected no negative number"))
+        }
         await main(nil)
     }
 }
@@ -86,15 +93,17 @@ extension RedisConnection {
     }
 }
 
+/// The settings, which are the workers'. - Throws: exit code 64, with all their faults.
+func settings() throws -> Configuration {
+    do throws(Configuration.Invalid) {
+        return try Configuration(ProcessInfo.processInfo.environment)
+    } catch {
+        throw ValidationError(error.description)
+    }
+}
+
 /// A connection to the Redis of `REDIS_URL`.
 func openRedis() async throws -> RedisConnection {
-    let url: RedisURL
-    do throws(RedisError) {
-        let text = ProcessInfo.processInfo.environment["REDIS_URL"] ?? ""
-        url = try RedisURL(text.isEmpty ? "redis://127.0.0.1:6379" : text)
-    } catch {
-        throw ValidationError(error.message)
-    }
-    return try await RedisConnection.connect(
-        to: url, on: MultiThreadedEventLoopGroup.singleton.next(), name: "producer")
+    try await RedisConnection.connect(
+        to: settings().redis, on: MultiThreadedEventLoopGroup.singleton.next(), name: "producer")
 }

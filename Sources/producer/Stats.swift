@@ -43,7 +43,7 @@ struct Stats: AsyncParsableCommand {
                 let ms = first?.array?.first?.text.flatMap { Int($0.prefix { $0 != "-" }) }
                 let age = ms.map { max(0, Int(wallClockMs()) - $0) }
                 objects.append([
-                    "exchange": exchange.rawValue, "kind": kind.rawValue, "waiting": length - inFlight,
+                    "exchange": exchange.rawValue, "kind": kind.rawValue, "waiting": max(0, length - inFlight),
                     "in_flight": inFlight, "delayed": delayed[kind] ?? NSNull(), "dead": dead[kind] ?? NSNull(),
                     "oldest_ms": age ?? NSNull(), "consumers": group?[3].int ?? 0,
                     "paused": paused.contains(kind.rawValue),

@@ -78,6 +78,25 @@ struct ErrorVectorTests {
         #expect(error.verdict == .wait && error.retryAfter == .seconds(5))
     }
 
+    @Test("a space behind Kraken's colon changes nothing, and what no document lists proves nothing of an order")
+    func krakenWords() throws {
+        let expected: [(String, Verdict)] = [
+            ("EGeneral: Internal error", .unknown), ("EAPI: Invalid nonce", .resync),
+            ("EGeneral:Invalid arguments: cl_ord_id not unique", .dup), ("EOrder: Rate limit exceeded", .wait),
+            ("EOrder: Insufficient funds", .permanent), ("EGeneral:Unknown error", .unknown), ("EFoo:Bar", .unknown),
+        ]
+        for (text, verdict) in expected {
+            let answer = response(#"{"error":["\#(text)"]}"#)
+            let error = try #require(throws: ExchangeError.self) { try api(.kraken).answer(to: submit(), answer) }
+            #expect(error.verdict == verdict, "\(text)")
+        }
+        let gone = response(#"{"error":["EOrder: Unknown order"]}"#)
+        guard case .absent = try api(.kraken).answer(to: .cancel(reference("my-1", instrument())), gone) else {
+            Issue.record("absent was expected")
+            return
+        }
+    }
+
     @Test(
         "an answer that says there is no such market is told from other refusals",
         arguments: [

@@ -84,6 +84,20 @@ struct InstrumentTests {
         if let step { #expect("\(market.step)" == step) }
     }
 
+    @Test("Kraken's names of coins are those of the others")
+    func krakenNames() throws {
+        let names = [("XBT", "BTC"), ("LUNA", "LUNC"), ("LUNA2", "LUNA"), ("UST", "USTC"), ("REPV2", "REP")]
+        let pairs = names.map {
+            #""\#($0.0)":{"wsname":"\#($0.0)/USD","lot_decimals":8,"tick_size":"0.1","status":"post_only"}"#
+        }
+        let body = #"{"error":[],"result":{\#(pairs.joined(separator: ","))}}"#
+        guard case .instruments(let list) = try api(.kraken).answer(to: .instruments, response(body)) else {
+            Issue.record("markets were expected")
+            return
+        }
+        #expect(Set(list.map { "\($0.id) \($0.symbol) \($0.isTrading)" }) == Set(names.map { "\($0) \($1)/USD true" }))
+    }
+
     @Test("every market of the lists is read, and an order on its steps fits its rules", arguments: Exchange.allCases)
     func wholeLists(_ exchange: Exchange) throws {
         let all = try ExchangesTests.markets(exchange)

@@ -60,6 +60,10 @@ struct MonitoringTests {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         try await stack.push(.binance, .fetchTicker, ["id": "a\"\n{b", "symbol": "\u{1b}[31m\"", "traceparent": trace])
         try await eventually("the job's end is in the log") { worker.program.errors.contains(trace) }
+        // And that of a job that ended well.
+        let other = trace.replacing("31-01", with: "32-01")
+        try await stack.push(.binance, .fetchTicker, ["symbol": "BTC/USDT", "traceparent": other])
+        try await eventually("its trace is in the log") { worker.program.errors.contains(other) }
         worker.program.signal(SIGTERM)
         #expect(try await worker.program.exited() == 0)
         let lines = worker.program.errors.split(separator: "\n")

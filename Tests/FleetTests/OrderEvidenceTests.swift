@@ -40,14 +40,14 @@ struct OrderEvidenceTests {
 
     @Test(
         "an id used again for another order does not end with what became of the first",
-        arguments: [Exchange.binance, .kraken])
-    func anotherOrder(_ exchange: Exchange) async throws {
+        arguments: [Exchange.binance, .kraken], [["side": "sell"], ["price": "32001"]])
+    func anotherOrder(_ exchange: Exchange, _ other: [String: String]) async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
-        #expect(try await stack.run(exchange, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        #expect(try await stack.run(exchange, .submitOrder, Stack.resting("o"))["status"].text == "ok")
         for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(exchange, key)]) }
         try await stack.control(#"{"drop_before_rate":1}"#)
-        try await stack.push(exchange, .submitOrder, Stack.market("o").merging(["side": "sell"]) { $1 })
+        try await stack.push(exchange, .submitOrder, Stack.resting("o").merging(other) { $1 })
         try await eventually("its send is uncertain") {
             try await stack.journal(exchange, "o")["uncertain_ms"] != nil
         }
@@ -112,6 +112,91 @@ struct OrderEvidenceTests {
         #expect(try await stack.run(.binance, .submitOrder, Stack.market("p"))["status"].text == "unknown")
         #expect(try await stack.command(["SCARD", Stack.key(.binance, "unsettled")]) == .integer(1))
         withExtendedLifetime(worker) {}
+    }
+
+    @Test("while an exchange is away for long its uncertain orders end unknown, though calls to it are stopped")
+    func away() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"error_rate":1}"#)
+        // More than the failures that open a breaker.
+        let ids = (0..<12).map { "o-\($0)" }
+        for id in ids {
+            try await leave(stack, id, ago: 600_000, left: -582_000, ["unasked_ms": "\(wallClockMs() - 301_000)"])
+            try await stack.push(.binance, .submitOrder, Stack.market(id))
+        }
+        for id in ids { #expect(try await stack.result(.binance, id)["status"].text == "unknown") }
+        #expect(try await stack.requests(.binance, "GET /api/v3/order") < ids.count)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order of which the exchange has said that it has one of its id is never sent again")
+    func duplicate() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            if request.method == "POST" { return .text(#"{"code":-2010,"msg":"Duplicate order sent."}"#, status: 400) }
+            return .text(#"{"code":-2013,"msg":"Order does not exist."}"#, status: 400)
+        }
+        let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        try await stack.push(.binance, .submitOrder, Stack.resting("o"))
+        try await eventually("it is noted") { try await stack.journal(.binance, "o")["acknowledged_ms"] != nil }
+        // As if it had been looked for in vain for a minute since.
+        let before = ["sent_ms": "\(wallClockMs() - 61_000)", "send_until_ms": "1", "absent": "2"]
+        try await stack.journal(.binance, "o", before)
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "unknown", "\(result)")
+        #expect(fake.requests.count { $0.method == "POST" } == 1)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an answer of Binance that is not the end of an order, or of a cancel, is not taken for it")
+    func notTheEnd() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            let status = request.method == "POST" ? "NEW" : "FILLED"
+            return .text(#"{"clientOrderId":"o","orderId":7,"status":"\#(status)","side":"BUY","type":"MARKET"}"#)
+        }
+        let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(order["status"].text == "ok" && order["data"]["status"].text == "filled", "\(order)")
+        let cancel = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(cancel["status"].text == "rejected" && cancel["error"]["code"].text == "order_closed", "\(cancel)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a market that was closed when the list was loaded is looked at again before an order is refused")
+    func reopened() async throws {
+        let stack = try await Stack()
+        let isOpen = Atomic(false)
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") {
+                let status = isOpen.load(ordering: .relaxed) ? "TRADING" : "BREAK"
+                return .text(binanceMarkets.replacing("TRADING", with: status))
+            }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            return .text(#"{"clientOrderId":"o","orderId":7,"status":"FILLED"}"#)
+        }
+        let settings = Self.binance.merging(["BINANCE_URL": fake.url]) { $1 }
+        let first = try await stack.worker(settings)
+        let refused = try await stack.run(.binance, .submitOrder, Stack.market("a"))
+        #expect(refused["error"]["code"].text == "order_rule", "\(refused)")
+        first.program.signal(SIGKILL)
+        isOpen.store(true, ordering: .relaxed)
+        // As if the list were older than a minute.
+        let key = RedisArgument.text(
+            Keys(.binance).markets(Signing.hex(Signing.sha256(fake.url.utf8).prefix(6))))
+        let list = try #require(try await stack.command(["GET", key]).text)
+        let json = list.drop { $0 != " " }
+        try await stack.command(["SET", key, .text("\(wallClockMs() - 61_000)\(json)")])
+        let second = try await stack.worker(settings)
+        let taken = try await stack.run(.binance, .submitOrder, Stack.market("b"))
+        #expect(taken["status"].text == "ok", "\(taken)")
+        withExtendedLifetime(second) {}
     }
 
     @Test("acknowledged orders of Kraken are asked about together: a question an order is more than it allows")

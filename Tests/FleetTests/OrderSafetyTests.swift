@@ -61,6 +61,8 @@ struct OrderSafetyTests {
             (Stack.resting("n-0"), nil), (Stack.resting("n-1").merging(["amount": "0.002"]) { $1 }, ["'0.002'", "50"]),
             (Stack.market("n-2").merging(["amount": "0.0005"]) { $1 }, nil), (Stack.market("n-3"), ["'0.001'", "50"]),
             (Stack.market("n-4").merging(["symbol": "ETH/BTC", "amount": "0.01"]) { $1 }, ["'ETH/BTC'", "USDT"]),
+            // It would be filled at twice its price.
+            (Stack.resting("n-5").merging(["side": "sell"]) { $1 }, ["'0.001'", "50"]),
         ]
         for (fields, says) in cases {
             let result = try await stack.run(.binance, .submitOrder, fields)
@@ -77,7 +79,7 @@ struct OrderSafetyTests {
 
     @Test(
         "a limit that is no amount ends the worker at its start with a sentence",
-        arguments: ["50", "USDT", "USDT=", "USDT=x", "USDT=-5", "USDT=0", "USDT=1e3", "USDT=5000,BTC"])
+        arguments: ["50", "USDT", "USDT=", "USDT=x", "USDT=-5", "USDT=0", "USDT=1e3", "USDT=5000,BTC", "=5", "USDT=1,usdt=2"])
     func badNotional(_ value: String) async throws {
         let directory = try TemporaryDirectory()
         let program = try Program(

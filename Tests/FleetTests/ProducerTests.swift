@@ -91,7 +91,7 @@ struct ProducerTests {
             ["submit-order", "binance", "BTC/USDT", "hold", "market", "1"],
             ["fetch-ticker", "binance", "BTC/USDT", "--timeout", "x"],
             ["fetch-ticker", "binance", "BTC/USDT", "--timeout", "-1"],
-            ["fetch-ticker", "binance", "BTC/USDT", "--id", "a b"],
+            ["fetch-ticker", "binance", "BTC/USDT", "--id", "a b"], ["fetch-ticker", "binance", "BTC/USDT", "--id", ""],
             ["cancel-order", "binance", "BTC/USDT"], ["stats", "--what"], ["enqueue", "/nonexistent/file"],
             ["fetch-ticker", "binance", "BTC/USDT", "--in", "5x"],
             ["fetch-ticker", "binance", "BTC/USDT", "--in", "0"],
@@ -133,6 +133,41 @@ struct ProducerTests {
             [Program.binaries + "/producer"] + arguments + [option, "-5"], in: try TemporaryDirectory())
         #expect(try await program.exited() == 64)
         #expect(program.errors.contains("'-5'; expected a"), "\(program.errors)")
+    }
+
+    @Test("a negative amount is refused as what it is, and a setting that is none, with all other faults")
+    func refusedAtOnce() async throws {
+        let order = ["submit-order", "binance", "BTC/USDT", "buy", "limit", "-0.5", "--price", "5"]
+        let directory = try TemporaryDirectory()
+        let program = try Program([Program.binaries + "/producer"] + order, in: directory)
+        #expect(try await program.exited() == 64)
+        #expect(program.errors.contains("'-0.5': expected no negative number"), "\(program.errors)")
+        let settings = ["FLEET_MAX_WAITNG": "1", "REDIS_URL": "x", "FLEET_MAX_WAITING": "y"]
+        let other = try Program(
+            [Program.binaries + "/producer", "fetch-ticker", "binance", "BTC/USDT"], environment: settings,
+            in: directory)
+        #expect(try await other.exited() == 64)
+        for name in settings.keys { #expect(other.errors.contains(name), "\(other.errors)") }
+    }
+
+    @Test("of an order whose enqueueing was not confirmed it says that it may go out, and under which id")
+    func unconfirmed() async throws {
+        let stack = try await Stack()
+        let isCalled = Atomic(false)
+        let proxy = Proxy(to: .unix(stack.redis.withLock { $0 }.socket)) { direction, _, bytes in
+            if String(decoding: bytes, as: UTF8.self).contains("fleet_enqueue\r\n") {
+                isCalled.store(true, ordering: .relaxed)
+            }
+            return direction == .request || !isCalled.load(ordering: .relaxed)
+        }
+        let program = try Program(
+            [Program.binaries + "/producer", "submit-order", "binance", "BTC/USDT", "buy", "market", "0.001"],
+            environment: ["REDIS_URL": "redis://127.0.0.1:\(proxy.port)"], in: stack.directory)
+        #expect(try await program.exited() == 1)
+        let entries = try await stack.command(["XRANGE", Stack.key(.binance, "jobs:submit_order"), "-", "+"]).array
+        let fields = Stack.pairs(entries?.first?.array?.last?.array ?? [])
+        let id = try #require(fields["id"])
+        #expect(program.errors.contains("may be enqueued or not") && program.errors.contains("binance \(id),"))
     }
 
     @Test("a time of more than a minute ago is refused, not taken for now")

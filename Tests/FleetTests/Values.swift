@@ -104,6 +104,8 @@ struct BadJob: Sendable, CustomTestStringConvertible {
             limit.merging(changed.compactMapValues { $0 }) { $1 }.filter { changed[$0.key] != .some(nil) }, says: says)
     }
 
+    private static let zeros = String(repeating: "0", count: 32)
+
     private static func ticker(_ changed: [String: String], says: [String]) -> BadJob {
         BadJob(.fetchTicker, ["symbol": "BTC/USDT"].merging(changed) { $1 }, says: says)
     }
@@ -134,6 +136,10 @@ struct BadJob: Sendable, CustomTestStringConvertible {
         ticker(["id": "a b"], says: ["id", "'a b'", "1 to 64"]),
         ticker(["id": String(repeating: "x", count: 65)], says: ["id", "65 bytes", "1 to 64"]),
         ticker(["id": "x\u{0}"], says: ["id"]), ticker(["traceparent": "00-XYZ\""], says: ["traceparent"]),
+        ticker(["traceparent": "00-\(zeros)-b7ad6b7169203331-01"], says: ["traceparent", zeros]),
+        ticker(["traceparent": "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01"], says: ["traceparent"]),
+        ticker(["traceparent": "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"], says: ["traceparent"]),
+        ticker(["traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-"], says: ["traceparent"]),
         BadJob(.refreshCache, ["symbols": "BTC/USDT,,ETH/USDT"], says: ["symbols", "comma separated"]),
         BadJob(.refreshCache, ["symbols": "BTC-USDT"], says: ["symbols", "'BTC-USDT'"]),
         limit(["id": nil], says: ["id", "expected 1 to 64"]), limit(["symbol": nil], says: ["symbol", "missing"]),
