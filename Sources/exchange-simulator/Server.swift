@@ -72,7 +72,9 @@ final class Server: Sendable {
             let chosen = venues.filter { name == nil || name as? String == $0.name }
             var fault: String?
             let isNone = call.body.filter { !$0.isWhitespace } == "{}"
-            if wanted.isEmpty && !isNone || chosen.isEmpty { fault = "expected an object of faults, with one exchange or none" }
+            if wanted.isEmpty && !isNone || chosen.isEmpty {
+                fault = "expected an object of faults, with one exchange or none"
+            }
             for venue in chosen where fault == nil { fault = venue.faults.change(wanted) }
             if let fault { return Answer(status: 400, body: jsonText(["error": fault])) }
         default: return Answer(status: 404, body: "{\"error\":\"not found\"}")

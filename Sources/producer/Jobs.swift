@@ -60,7 +60,8 @@ struct JobOptions: ParsableArguments {
         let answer: RedisValue
         do throws(RedisError) { answer = try await redis.send(call) } catch {
             if case .server = error.code { throw error }
-            let again = id.map { "; ask with: producer result \(exchange) \($0), or send it again with --id \($0)" } ?? ""
+            let again =
+                id.map { "; ask with: producer result \(exchange) \($0), or send it again with --id \($0)" } ?? ""
             throw Failure("\(error): the job may be enqueued or not\(again)")
         }
         if let id, let place = duplicate(answer) {

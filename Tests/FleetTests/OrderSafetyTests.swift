@@ -79,7 +79,9 @@ struct OrderSafetyTests {
 
     @Test(
         "a limit that is no amount ends the worker at its start with a sentence",
-        arguments: ["50", "USDT", "USDT=", "USDT=x", "USDT=-5", "USDT=0", "USDT=1e3", "USDT=5000,BTC", "=5", "USDT=1,usdt=2"])
+        arguments: [
+            "50", "USDT", "USDT=", "USDT=x", "USDT=-5", "USDT=0", "USDT=1e3", "USDT=5000,BTC", "=5", "USDT=1,usdt=2",
+        ])
     func badNotional(_ value: String) async throws {
         let directory = try TemporaryDirectory()
         let program = try Program(
