@@ -60,6 +60,15 @@ package struct Order: Sendable, Codable, Equatable {
     package var exchangeMs: Int64?
 }
 
+extension Order {
+    /// One that was prevented, of which the request is known, or not even that.
+    package init(prevented clientOrderId: String, _ symbol: String, _ request: OrderRequest? = nil) {
+        self.init(
+            clientOrderId: clientOrderId, symbol: symbol, side: request?.side, type: request?.type, status: .canceled,
+            amount: request?.amount, price: request?.price)
+    }
+}
+
 /// How an order is asked for: by the client order id, and by the exchange's where it is known.
 package struct OrderReference: Sendable {
     package let clientOrderId: String
@@ -70,13 +79,6 @@ package struct OrderReference: Sendable {
 
     package init(_ clientOrderId: String, _ instrument: Instrument) {
         (self.clientOrderId, self.instrument) = (clientOrderId, instrument)
-    }
-
-    /// The order, where no more is known of it than its state and the request.
-    package func order(_ status: OrderStatus, of request: OrderRequest? = nil) -> Order {
-        Order(
-            clientOrderId: clientOrderId, exchangeOrderId: exchangeOrderId, symbol: instrument.symbol,
-            side: request?.side, type: request?.type, status: status, amount: request?.amount, price: request?.price)
     }
 }
 

@@ -7,34 +7,33 @@ struct Journal {
     let outcome: Outcome?
     /// Who began the last send.
     let owner: String
-    var exchangeOrderId: String?
+    let exchangeOrderId: String?
     /// How long the exchange may still be about to accept the last send.
-    var mayAppearFor = Duration.zero
+    let mayAppearFor: Duration
     /// Since the last send.
-    var age = Duration.zero
-    var (sends, absences) = (1, 0)
+    let age: Duration
+    let sends, absences: Int
     /// The last request's time, unix milliseconds by the exchange's clock; 0: not known.
-    var stampMs: Int64 = 0
+    let stampMs: Int64
     /// Since when no question about it has been answered.
-    var unaskedFor = Duration.zero
+    let unaskedFor: Duration
     /// Since when the exchange is known to have the order; zero: nobody knows.
-    var knownFor = Duration.zero
+    let knownFor: Duration
     /// The first request's time, as `stampMs`.
-    var begunMs: Int64 = 0
-    /// What it was sent or canceled for; empty: not known.
-    var symbol = ""
+    let begunMs: Int64
+    /// What was sent, and the rest of it; empty: not known.
+    let symbol, request: String
 
     /// A quarter of the time so far, from a quarter of a second to ten.
     var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(10))) }
 
-    /// One just opened.
-    init(owner: String, mayAppearFor: Duration, begunMs: Int64) {
-        (state, outcome, self.owner) = ("sending", nil, owner)
-        (self.mayAppearFor, self.begunMs) = (mayAppearFor, begunMs)
+    /// Whether it can be the order's, as far as it says for what it was opened.
+    func isOf(_ order: OrderRequest) -> Bool {
+        ["", order.symbol].contains(symbol) && ["", order.terms].contains(request)
     }
 
     init(_ reply: RedisValue) throws(RedisError) {
-        guard let values = reply.array, values.count >= 14, let state = values[0].text else {
+        guard let values = reply.array, values.count >= 15, let state = values[0].text else {
             throw RedisError(.malformedReply, "an order's journal was expected")
         }
         let numbers = values.map { Int64($0.int ?? 0) }
@@ -46,7 +45,13 @@ struct Journal {
         (sends, absences) = (Int(numbers[7]), Int(numbers[8]))
         (stampMs, unaskedFor, begunMs) = (numbers[9], .milliseconds(numbers[10]), numbers[11])
         (symbol, knownFor) = (values[12].text ?? "", .milliseconds(numbers[13]))
+        request = values[14].text ?? ""
     }
+}
+
+extension OrderRequest {
+    /// All but the symbol, e.g. `buy limit 0.01 50000 GTC`.
+    var terms: String { "\(side) \(type) \(amount) \(price ?? "-") \(timeInForce.rawValue)" }
 }
 
 /// The journals of one exchange's orders, in Redis: whether an order was sent, and what became of it.
@@ -93,10 +98,10 @@ final class Journals {
 
     /// Opens the journal for a request of that time, unix milliseconds by the exchange's clock.
     /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
-    func begin(_ job: Job, _ symbol: String, stampMs: Int64) async throws {
+    func begin(_ job: Job, _ order: OrderRequest, stampMs: Int64) async throws {
         let arguments: [RedisArgument] = [
             .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(life(job)),
-            .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(symbol),
+            .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(order.symbol), .text(order.terms),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
         switch standing.first?.text {

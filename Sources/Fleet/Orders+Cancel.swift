@@ -43,10 +43,12 @@ extension Orders {
             if let outcome = outcome(of: order) { return outcome }
             isOpen = true
         }
-        if isPrevented, !isOpen { return .ok(json(reference.order(.canceled))) }
-        // Its submit ends within minutes; until then there may be something to cancel.
-        if journal.state == "sending", journal.outcome == nil, nowMs() - job.enqueuedMs < 600_000 {
-            throw SetAside(.milliseconds(500))
+        if isPrevented, !isOpen { return .ok(json(Order(prevented: reference.clientOrderId, symbol))) }
+        // Its submit ends within minutes; until then there may be something to cancel, but each try takes tokens with which
+        // the submit could find out.
+        let ageMs = nowMs() - job.enqueuedMs
+        if journal.state == "sending", journal.outcome == nil, ageMs < 600_000 {
+            throw SetAside(.milliseconds(min(max(ageMs / 4, 500), 60_000)))
         }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
     }

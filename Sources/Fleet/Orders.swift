@@ -60,19 +60,22 @@ package final class Orders {
     package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
         if let journal = try await journals.read(job.id) {
             if journal.state == "canceled" {
-                return .ok(json(try await reference(job.id, order.symbol).order(.canceled, of: order)))
+                return .ok(json(Order(prevented: session.api.clientOrderId(jobId: job.id), order.symbol, order)))
             }
             // A question more may settle what nobody knew.
             if let known = journal.outcome, known.status != .unknown { return known }
-            if journal.state != "released" {
-                guard ["", order.symbol].contains(journal.symbol) else {
-                    // Another order was sent under this id: what becomes of it is the answer.
-                    if let known = journal.outcome { return known }
-                    if journal.age < .seconds(3600) { throw journal.step }
+            let isReleased = journal.state == "released"
+            if !journal.isOf(order) {
+                // Another order has this id: what becomes of it is the answer.
+                if let known = journal.outcome { return known }
+                if journal.age < .seconds(3600) { throw journal.step }
+                if !isReleased {
                     return try await unknown(order, journal, job, "another order was sent under its id")
                 }
-                return try await resume(order, journal, job)
             }
+            if !isReleased { return try await resume(order, journal, job) }
+        } else if job.deliveries > 1, let found = try await foundAgain(order, job) {
+            return found
         }
         if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
         guard configuration.allowsOrders else {
@@ -113,42 +116,59 @@ package final class Orders {
     /// Sends the order, its journal opened for it when nothing more is waited for.
     private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
-        var sent = Journal(
-            owner: journals.owner(job), mayAppearFor: session.api.acceptance, begunMs: session.exchangeNowMs)
         let answer: Answer
         do {
             answer = try await session.perform(.submit(order, reference), for: job) { [self] stampMs in
                 isOpen = true
-                do { try await journals.begin(job, order.symbol, stampMs: stampMs) } catch let standing as SetAside {
+                do { try await journals.begin(job, order, stampMs: stampMs) } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }
             }
         } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
             // That there is one of this id is an acknowledgement too, if without the exchange's id.
-            if error.verdict == .dup { sent.knownFor = .milliseconds(1) }
             await journals.note(error.verdict == .dup ? "acknowledged" : "uncertain", job)
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
-            return try await resume(order, sent, job)
+            return try await resume(order, nil, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
-            return try await journals.end(job, .ended(.rejected, error), of: sent.owner)
+            return try await journals.end(job, .ended(.rejected, error), of: journals.owner(job))
         } catch {
             // Certainly not executed: what waits to be sent can wait in its stream, expire or be canceled there.
             if isOpen { await journals.note("released", job) }
             throw error
         }
         // The exchange has it: what fails from here on leaves the journal open.
-        if case .accepted(let id) = answer { sent.exchangeOrderId = id }
+        var id: String?
+        if case .accepted(let given) = answer { id = given }
         if case .order(let known) = answer {
-            if !order.isEnding(known) { return try await journals.end(job, ended(known), of: sent.owner) }
-            sent.exchangeOrderId = known.exchangeOrderId
+            if !order.isEnding(known) { return try await journals.end(job, ended(known), of: journals.owner(job)) }
+            id = known.exchangeOrderId
         }
-        await journals.note("acknowledged", job, sent.exchangeOrderId ?? "")
-        return try await resume(order, sent, job)
+        await journals.note("acknowledged", job, id ?? "")
+        return try await resume(order, nil, job)
     }
 
-    /// One step with an order that may exist: whatever fails, it is tried again until patience ends.
-    private func resume(_ order: OrderRequest, _ journal: Journal, _ job: Job) async throws -> Outcome {
+    /// What became of the order of a job that another worker has had before, where the journal says nothing: Redis may
+    /// have lost what that worker wrote down.
+    private func foundAgain(_ order: OrderRequest, _ job: Job) async throws -> Outcome? {
+        do {
+            let reference = try await reference(job.id, order.symbol)
+            guard let found = try await find(reference, begunMs: job.enqueuedMs), order.matches(found) else {
+                return nil
+            }
+            if order.isEnding(found) { throw SetAside(.milliseconds(500)) }
+            return try await journals.end(job, ended(found), of: nil)
+        } catch let error as ExchangeError where error.code == "older_order" {
+            return nil
+        }
+    }
+
+    /// One step with an order that may exist: whatever fails, it is tried again until patience ends. `journal` is read
+    /// where it is not given.
+    private func resume(_ order: OrderRequest, _ known: Journal?, _ job: Job) async throws -> Outcome {
+        var journal = known
+        if journal == nil { journal = try await journals.read(job.id) }
+        guard let journal else { throw SetAside(.milliseconds(1)) }
         var reason = "the exchange does not show it"
         do {
             var reference = try await reference(job.id, order.symbol)
@@ -236,7 +256,7 @@ package final class Orders {
 
     /// Ends an order that was never placed; the journal says whether that is certain.
     private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await journals.begin(job, order.symbol, stampMs: 0)
+        try await journals.begin(job, order, stampMs: 0)
         return try await journals.end(job, outcome, of: journals.owner(job))
     }
 

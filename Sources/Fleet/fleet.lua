@@ -286,7 +286,7 @@ redis.register_function('fleet_replay', function(keys, argv)
   redis.call('XDEL', keys[1], argv[1])
   redis.call('DEL', keys[4])
   if state == 'failed' then
-    redis.call('HSET', keys[5], 'state', 'released')
+    redis.call('HSET', keys[5], 'state', 'released', 'sends', 0)
     redis.call('HDEL', keys[5], 'outcome')
   end
   redis.call('SET', keys[3], keys[2] .. ' ' .. entry, 'EX', MARKER_TTL)
@@ -347,7 +347,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
 -- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
--- '', since when the exchange is known to have it or 0}
+-- '', since when the exchange is known to have it or 0, what was sent or ''}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -361,6 +361,7 @@ local function looked(j)
   list[13] = j.symbol or ''
   local known = j.acknowledged_ms or j.state == 'accepted' and j.ended_ms
   list[14] = known and time - known or 0
+  list[15] = j.request or ''
   return list
 end
 
@@ -384,7 +385,7 @@ end}
 -- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
---       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol
+--       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol  7 the rest of it
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
@@ -392,6 +393,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
+    and (not j.request or not argv[7] or j.request == argv[7])
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
   if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
@@ -403,7 +405,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   if argv[5] and argv[5] ~= '0' then redis.call('HSETNX', keys[1], 'first_stamp_ms', argv[5]) end
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
-  if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6]) end
+  if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6], 'request', argv[7] or '') end
   redis.call('HDEL', keys[1], 'uncertain_ms', 'unasked_ms')
   -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
   if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
@@ -446,13 +448,12 @@ end}
 redis.register_function{function_name = 'fleet_journal_cancel', flags = {'allow-oom'}, callback = function(keys, argv)
   local j = journal(keys[1])
   if j.symbol and argv[2] and j.symbol ~= argv[2] then return redis.error_reply('SYMBOL ' .. j.symbol) end
-  if not j.outcome then
-    redis.call('HSET', keys[1], 'cancel_ms', now())
-    if not j.state or j.state == 'released' then
-      redis.call('HSET', keys[1], 'state', 'canceled')
-      j.state = 'canceled'
-      redis.call('EXPIRE', keys[1], math.max(argv[1], keys[2] and redis.call('TTL', keys[2]) or 0))
-    end
+  -- One that failed may be replayed.
+  if not j.outcome or j.state == 'failed' then redis.call('HSET', keys[1], 'cancel_ms', now()) end
+  if not j.outcome and (not j.state or j.state == 'released') then
+    redis.call('HSET', keys[1], 'state', 'canceled')
+    j.state = 'canceled'
+    redis.call('EXPIRE', keys[1], math.max(argv[1], keys[2] and redis.call('TTL', keys[2]) or 0))
   end
   return looked(j)
 end}

@@ -243,14 +243,17 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
-    @Test("another order under the id of one that is uncertain is not sent, and ends with what becomes of the first")
-    func otherUnderWay() async throws {
+    @Test(
+        "another order under the id of one that is uncertain or waits is not sent, and ends with what becomes of the first",
+        arguments: [["symbol": "ETH/USDT"], ["side": "sell"], ["amount": "0.002"]], ["sending", "released"])
+    func otherUnderWay(_ change: [String: String], _ state: String) async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(Self.binance)
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
         // Found absent twice and out of its window: the first may be sent again, no other.
-        try await leave(stack, "o", ago: 60_000, left: -1, ["symbol": "BTC/USDT", "absent": "2"])
-        let other = Stack.market("o").merging(["symbol": "ETH/USDT"]) { $1 }
+        let before = ["symbol": "BTC/USDT", "request": "buy market 0.001 - GTC", "absent": "2", "state": state]
+        try await leave(stack, "o", ago: 60_000, left: -1, before)
+        let other = Stack.market("o").merging(change) { $1 }
         try await stack.push(.binance, .submitOrder, other)
         try await eventually("it is put aside") {
             try await stack.command(["ZCARD", Stack.key(.binance, "delayed")]) == .integer(1)
@@ -261,8 +264,53 @@ struct OrderEvidenceTests {
             let (entries, _) = try await stack.backlog(.binance)
             return try await stack.command(["ZCARD", Stack.key(.binance, "delayed")]) == .integer(0) && entries == 0
         }
-        #expect(try await stack.result(.binance, "o")["data"]["symbol"].text == "BTC/USDT")
-        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
+        let outcome = try await stack.result(.binance, "o")["data"]
+        #expect(outcome["symbol"].text == "BTC/USDT" && outcome["side"].text == "buy", "\(outcome)")
+        let orders = try await stack.orders(.binance, jobId: "o")
+        #expect(orders.count == 1 && orders.first?["amount"].text.flatMap { Decimal(wire: $0) } == 0.001, "\(orders)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test(
+        "an order whose worker died is asked about before it is sent, where Redis has lost its journal",
+        arguments: Exchange.allCases)
+    func journalLost(_ exchange: Exchange) async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        #expect(try await stack.run(exchange, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        first.program.signal(SIGKILL)
+        for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(exchange, key)]) }
+        let stream = Stack.key(exchange, "jobs:submit_order")
+        let entry = try await stack.push(exchange, .submitOrder, Stack.market("o"))
+        try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
+        try await stack.command(["XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000])
+        let second = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
+        let result = try await stack.result(exchange, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.orders(exchange, jobId: "o").count == 1)
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("a cancel of an uncertain order leaves the questions about it and others the tokens they need")
+    func cancelOfUncertain() async throws {
+        let stack = try await Stack(limits: "on")
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        _ = try await stack.run(.kraken, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"drop_before_rate":1}"#)
+        try await stack.push(.kraken, .submitOrder, Stack.resting("lost"))
+        try await eventually("it is uncertain") { try await stack.journal(.kraken, "lost")["uncertain_ms"] != nil }
+        try await stack.endFaults()
+        try await stack.control(#"{"drop_after_rate":1}"#)
+        for id in ["a", "b"] { try await stack.push(.kraken, .submitOrder, Stack.resting(id)) }
+        try await eventually("they are sent") { try await stack.orders(.kraken).count == 3 }
+        try await stack.endFaults()
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "lost"]
+        try await stack.push(.kraken, .cancelOrder, cancel)
+        for id in ["a", "b", "c", "lost"] {
+            let result = try await stack.result(.kraken, id, within: .seconds(90))
+            #expect(result["status"].text == "ok", "\(result)")
+        }
+        #expect(try await stack.orders(.kraken, jobId: "lost").isEmpty)
         withExtendedLifetime(worker) {}
     }
 

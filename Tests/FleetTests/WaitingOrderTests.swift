@@ -109,6 +109,39 @@ struct WaitingOrderTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("an order that was prevented ends so in a worker that never reached the exchange")
+    func preventedAway() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o"]
+        #expect(try await stack.run(.binance, .cancelOrder, cancel)["status"].text == "ok")
+        first.program.signal(SIGKILL)
+        let away = FakeHTTPServer { _ in .text("", status: 503) }
+        let second = try await stack.worker(["FLEET_EXCHANGES": "binance", "BINANCE_URL": away.url])
+        let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(order["status"].text == "ok" && order["data"]["status"].text == "canceled", "\(order)")
+        withExtendedLifetime(second) {}
+    }
+
+    @Test("an order that failed and was canceled since is not sent when it is replayed")
+    func canceledThenReplayed() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"rate_limit_rate":1,"retry_after_s":1}"#)
+        let order = Stack.market("o").merging(["max_attempts": "1"]) { $1 }
+        #expect(try await stack.run(.binance, .submitOrder, order)["status"].text == "failed")
+        try await stack.endFaults()
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o"]
+        #expect(try await stack.run(.binance, .cancelOrder, cancel)["error"]["code"].text == "order_closed")
+        let replayed = try await stack.producer(["dead", "replay", "--all"])
+        #expect(replayed.output == "1 replayed\n", "\(replayed.errors)")
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "canceled", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "o").isEmpty)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a cancel with a symbol that there is not is refused, and prevents nothing")
     func cancelOfNoMarket() async throws {
         let stack = try await Stack()
