@@ -252,7 +252,7 @@ struct OrderEvidenceTests {
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
         // Found absent twice and out of its window: the first may be sent again, no other.
         let before = ["symbol": "BTC/USDT", "request": "buy market 0.001 - GTC", "absent": "2", "state": state]
-        try await leave(stack, "o", ago: 60_000, left: -1, before)
+        try await leave(stack, "o", ago: 4000, left: -1, before)
         let other = Stack.market("o").merging(change) { $1 }
         try await stack.push(.binance, .submitOrder, other)
         try await eventually("it is put aside") {
@@ -293,8 +293,9 @@ struct OrderEvidenceTests {
 
     @Test("a cancel of an uncertain order leaves the questions about it and others the tokens they need")
     func cancelOfUncertain() async throws {
-        let stack = try await Stack(limits: "on")
-        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        let tier = ["KRAKEN_TIER": "pro"]
+        let stack = try await Stack(limits: "on", simulatorEnvironment: tier)
+        let worker = try await stack.worker(tier.merging(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"]) { $1 })
         _ = try await stack.run(.kraken, .submitOrder, Stack.resting("before"))
         try await stack.control(#"{"drop_before_rate":1}"#)
         try await stack.push(.kraken, .submitOrder, Stack.resting("lost"))
