@@ -53,7 +53,7 @@ final class Server: Sendable {
         let isJSON = answer.body.hasPrefix("{") || answer.body.hasPrefix("[")
         var fields: HTTPFields = [.contentType: isJSON ? "application/json" : "text/html"]
         for (name, value) in answer.headers { if let name = HTTPField.Name(name) { fields[name] = value } }
-        let text = ByteBuffer(string: answer.body)
+        let text = ByteBuffer(string: call.method == "HEAD" ? "" : answer.body)
         return Response(status: .init(code: answer.status), headers: fields, body: .init(byteBuffer: text))
     }
 

@@ -100,18 +100,20 @@ struct FleetSizeTests {
 
     @Test("what reaches a worker after SIGTERM is handed back, not begun")
     func afterSignal() async throws {
-        let stack = try await Stack()
-        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "LOG_LEVEL": "debug"])
-        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
-        worker.program.signal(SIGTERM)
-        // The read that blocks is under way for up to a second more.
-        try await eventually("it stops") { worker.program.errors.contains("Signal caught") }
-        let entry = try await stack.push(.binance, .submitOrder, Stack.resting("late"))
-        #expect(try await worker.program.exited() == 0)
-        #expect(worker.program.errors.contains("handedBack"), "the read was over already")
-        #expect(try await stack.orders(.binance).count == 1)
-        let left = try await stack.command(["XRANGE", Stack.key(.binance, "jobs:submit_order"), "-", "+"])
-        #expect(left.array?.count == 1 && left.array?.first?.array?.first?.text != entry, "\(left)")
+        // Where the read that blocks was over before the job came, on a slow machine, once more.
+        for _ in 0..<3 {
+            let stack = try await Stack()
+            let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "LOG_LEVEL": "debug"])
+            _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+            worker.program.signal(SIGTERM)
+            try await eventually("it stops") { worker.program.errors.contains("Signal caught") }
+            try await stack.push(.binance, .submitOrder, Stack.resting("late"))
+            #expect(try await worker.program.exited() == 0)
+            #expect(try await stack.orders(.binance).count == 1)
+            #expect(try await stack.backlog(.binance) == (1, 0))
+            if worker.program.errors.contains("handedBack") { return }
+        }
+        Issue.record("no job came in time")
     }
 
     @Test("a worker that stops hands waiting jobs back with their ids and without an attempt")
