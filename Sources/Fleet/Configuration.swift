@@ -97,7 +97,9 @@ private struct Source {
     init(environment: [String: String]) { self.environment = environment }
 
     mutating func fault(_ name: String, _ value: String, _ expected: String) {
-        faults.append("\(name)='\(value)': expected \(expected)")
+        let line = "\(name)='\(value)': expected \(expected)"
+        // Every exchange looks at the simulator's address.
+        if !faults.contains(line) { faults.append(line) }
     }
 
     /// An empty variable is an unset one, as compose files make them.
@@ -164,16 +166,14 @@ private struct Source {
         _ exchange: Exchange, _ mode: Configuration.Mode, _ live: String, _ testnet: String?, _ served: [Exchange]
     ) -> (url: String, key: Credentials?) {
         let name = exchange.rawValue.uppercased()
-        let simulator = withoutEnd(text("FLEET_SIMULATOR_URL") ?? "http://127.0.0.1:8900") + "/" + exchange.rawValue
-        let own = text(name + "_URL")
-        let url = own ?? [.simulated: simulator, .testnet: testnet, .live: live][mode].flatMap { $0 } ?? ""
-        let parts = URL(string: url)
+        let (own, simulator) = (text(name + "_URL"), text("FLEET_SIMULATOR_URL") ?? "http://127.0.0.1:8900")
+        let isSimulator = own == nil && mode == .simulated
+        let base = own ?? [.simulated: simulator, .testnet: testnet, .live: live][mode].flatMap { $0 }
+        let parts = base.flatMap(URL.init(string:))
         if served.contains(exchange), parts?.host == nil || !["http", "https"].contains(parts?.scheme) {
-            let expected =
-                "an http:// or https:// address (\(exchange.rawValue) has no address of its own in \(mode) mode)"
-            let isSimulator = own == nil && mode == .simulated
-            let shown = url.contains("@") ? "(hidden)" : url
-            fault(isSimulator ? "FLEET_SIMULATOR_URL" : name + "_URL", shown, expected)
+            let none = base == nil ? " (\(exchange.rawValue) has no address of its own in \(mode) mode)" : ""
+            let shown = base.map { $0.contains("@") ? "(hidden)" : $0 } ?? ""
+            fault(isSimulator ? "FLEET_SIMULATOR_URL" : name + "_URL", shown, "an http:// or https:// address" + none)
         }
         let (key, secret) = (secret(name + "_KEY"), secret(name + "_SECRET"))
         if (key == nil) != (secret == nil) { faults.append("\(name)_KEY and \(name)_SECRET: expected both or neither") }
@@ -181,7 +181,8 @@ private struct Source {
             faults.append("KRAKEN_SECRET: expected base64, as Kraken shows it")
         }
         let given = key.flatMap { key in secret.map { Credentials(key: key, secret: $0) } }
-        return (withoutEnd(url), given ?? (mode == .simulated ? .simulated(exchange) : nil))
+        let url = withoutEnd(base ?? "") + (isSimulator ? "/" + exchange.rawValue : "")
+        return (url, given ?? (mode == .simulated ? .simulated(exchange) : nil))
     }
 
     mutating func refuseUnknown() {

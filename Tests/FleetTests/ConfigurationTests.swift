@@ -78,6 +78,18 @@ struct ConfigurationTests {
         #expect(lines.count == 6)
     }
 
+    @Test(
+        "an address that is none is named once as it was given, and said to be missing only where there is none",
+        arguments: [
+            (["FLEET_SIMULATOR_URL": "x"], "FLEET_SIMULATOR_URL='x'", ""),
+            (["FLEET_SIMULATOR_URL": "ftp://a@b"], "FLEET_SIMULATOR_URL='(hidden)'", ""),
+            (["FLEET_MODE": "live", "BINANCE_URL": "ftp://x"], "BINANCE_URL='ftp://x'", ""),
+            (["FLEET_MODE": "testnet"], "KRAKEN_URL=''", " (kraken has no address of its own in testnet mode)"),
+        ])
+    func addresses(_ environment: [String: String], _ given: String, _ more: String) {
+        #expect(faults(environment) == given + ": expected an http:// or https:// address" + more)
+    }
+
     @Test("orders in live mode need FLEET_LIVE_ORDERS=yes")
     func liveOrders() throws {
         #expect(try !Configuration(["FLEET_MODE": "live"]).allowsOrders)
