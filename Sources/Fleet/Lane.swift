@@ -114,7 +114,9 @@ package final class Lane {
                         if trouble != nil, hasGroups { log.info("reading again") }
                         trouble = hasGroups ? nil : trouble
                     } catch {
-                        if trouble != "\(error)" { log.warning("not reading", metadata: ["error": "\(error)"]) }
+                        if trouble != "\(error)", !Task.isCancelled {
+                            log.warning("not reading", metadata: ["error": "\(error)"])
+                        }
                         trouble = "\(error)"
                         hasGroups = false
                         try? await LaneActor.sleep(for: .milliseconds(200))
