@@ -10,7 +10,7 @@ enum Move: String, CaseIterable {
     case fenced
 }
 
-/// The figures of one lane. Labels are bounded: exchange, kind, outcome, source, class.
+/// The figures of one lane. Labels are bounded: exchange, kind, outcome, source, class, move.
 package struct LaneMetrics: Sendable {
     /// What each metric says, by its name.
     package static let help = [

@@ -181,7 +181,8 @@ end}
 
 -- stream → delayed (→ stream when there is nothing to wait for): a retry with the next attempt's number, or a job put
 -- aside with the same. Retries of one exchange are spread to RETRIES_PER_SECOND beyond RETRIES_AT_ONCE, by all workers
--- together, so that an outage does not multiply traffic.
+-- together, so that an outage does not multiply traffic: those of tickers and refreshes by one key 4, those of orders and
+-- cancels, which do not wait for these, by another.
 -- KEYS: 1 stream  2 delayed  3 marker  4 when the next retry may come
 -- ARGV: 1 group  2 consumer  3 entry id  4 kind  5 job id  6 wait  7 executions begun when it comes again
 --       8 when it first came  9 line for the history, '' for none  10 '1' a retry, '0' put aside

@@ -17,7 +17,7 @@ package final class RedisClient: RedisCalls {
         (self.url, self.loop, self.name, self.onChange) = (url, loop, name, onChange)
     }
 
-    /// Keeps a connection up until the task is cancelled: waits 0…50 ms before the first new try, at most 0…2 s.
+    /// Keeps a connection up until the task is cancelled: waits 0…100 ms before the first new try, at most 0…2 s.
     package func run() async {
         var attempt = 0
         var reported: RedisError.Code?
