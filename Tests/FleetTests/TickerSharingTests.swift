@@ -174,6 +174,21 @@ struct TickerSharingTests {
         withExtendedLifetime(workers) {}
     }
 
+    @Test("who takes no answer older than 100 ms does not wait while another worker fetches")
+    func gathersNotForAll() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        let fetching: RedisCommand = ["SET", Stack.key(.binance, "fetching"), "another", "PX", 1000]
+        try await stack.command(fetching)
+        try await stack.push(
+            .binance, .fetchTicker, ["id": "g", "symbol": "BTC/USDT", "max_age_ms": "50"])
+        try await eventually("it is answered") {
+            try await stack.command(fetching)
+            return try await stack.command(["EXISTS", Stack.key(.binance, "result:g")]) == .integer(1)
+        }
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("what was asked for lately comes along with what is asked for now")
     func comesAlong() async throws {
         let (stack, fake) = (try await Stack(), delisting())

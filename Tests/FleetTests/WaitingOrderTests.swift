@@ -102,6 +102,9 @@ struct WaitingOrderTests {
         try await stack.push(
             .binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "max_attempts": "1"])
         #expect(try await stack.result(.binance, "c")["status"].text == "failed")
+        let since = Int(try await stack.journal(.binance, "o")["cancel_ms"] ?? "") ?? 0
+        let until = try await stack.command(["PEXPIRETIME", Stack.key(.binance, "order:o")]).int ?? 0
+        #expect((until - since + 500) / 1000 == 604_800, "it prevents it for seven days")
         try await stack.endFaults()
         let order = try await stack.run(.binance, .submitOrder, Stack.market("o"))
         #expect(order["status"].text == "ok" && order["data"]["status"].text == "canceled", "\(order)")
