@@ -238,7 +238,7 @@ struct FaultTests {
             // The exchange shows the order all the same: it was taken.
             if request.target.contains("OpenOrders") {
                 let order =
-                    #"{"status":"open","opentm":1700000000.5,"vol":"0.001","vol_exec":"0","descr":{"type":"buy","ordertype":"limit","price":"5"}}"#
+                    #"{"status":"open","opentm":1700000000.5,"vol":"0.001","vol_exec":"0","descr":{"type":"buy","ordertype":"limit","price":"32000"}}"#
                 return .text(#"{"error":[],"result":{"open":{"OABC":\#(order)}}}"#)
             }
             return bad

