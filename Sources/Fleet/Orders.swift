@@ -156,8 +156,10 @@ package final class Orders {
             guard let found = try await find(reference, begunMs: job.enqueuedMs), order.matches(found) else {
                 return nil
             }
-            if order.isEnding(found) { throw SetAside(.milliseconds(500)) }
-            return try await journals.end(job, ended(found), of: nil)
+            guard order.isEnding(found) else { return try await journals.end(job, ended(found), of: nil) }
+            try await journals.begin(job, order, stampMs: 0)
+            await journals.note("acknowledged", job, found.exchangeOrderId ?? "")
+            return try await resume(order, nil, job)
         } catch let error as ExchangeError where error.code == "older_order" {
             return nil
         }
