@@ -9,8 +9,8 @@ package struct Refusal: Error {
 struct SetAside: Error {
     let wait: Duration
 
-    /// Up to half as much again, so that what stopped together does not come back together.
-    init(_ wait: Duration) { self.wait = wait * Double.random(in: 1...1.5) }
+    /// Up to half as much again and two seconds at most, so that what stopped together does not come back together.
+    init(_ wait: Duration) { self.wait = wait + min(wait / 2, .seconds(2)) * Double.random(in: 0...1) }
 }
 
 /// The job's deadline passed before it was executed.

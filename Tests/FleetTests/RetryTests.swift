@@ -82,6 +82,14 @@ struct RetryTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("what is set aside comes back within two seconds of its wait, sooner after a short one")
+    func spread() {
+        for _ in 0..<1000 {
+            #expect(Duration.seconds(27)...(.seconds(29)) ~= SetAside(.seconds(27)).wait)
+            #expect(Duration.seconds(1)...(.seconds(1.5)) ~= SetAside(.seconds(1)).wait)
+        }
+    }
+
     @Test("Retry-After is respected", arguments: Exchange.allCases)
     func retryAfter(_ exchange: Exchange) async throws {
         let stack = try await Stack()
