@@ -59,8 +59,10 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
             .wait: "rate_limited", .resync: "clock_or_nonce", .unknown: "exchange_unavailable",
             .dup: "duplicate_order", .permanent: "exchange_refused", .auth: "key_refused",
         ]
-        // Three days are the longest ban there is; what is beyond is no number of seconds.
-        let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap { 0...259_200 ~= $0 ? $0 : nil }
+        // Three days are the longest ban there is.
+        let seconds = response.headers["retry-after"].flatMap(Double.init).flatMap {
+            0..<Double.infinity ~= $0 ? min($0, 259_200) : nil
+        }
         let pause: Duration? = [403, 418, 429].contains(response.status) ? .seconds(10) : nil
         self.init(
             verdict, code: isNoMarket ? "unknown_symbol" : codes[verdict] ?? "", String(text.prefix(500)),
