@@ -33,6 +33,8 @@ package final class TickerCache {
     private var notedMs: Int64 = 0
     /// Who asked a longer time ago is not fetched for unless it asks again: longer than from one heartbeat to the next.
     private static let latelyMs: Int64 = 5000
+    /// How far ahead of ours the clock may be by which a ticker was received: one from later counts as young for too long.
+    private static let aheadMs: Int64 = 100
 
     package init(redis: RedisClient, keys: Keys, ttl: Int, nowMs: @escaping @Sendable () -> Int64) {
         (self.redis, self.keys, self.ttl, self.nowMs) = (redis, keys, ttl, nowMs)
@@ -41,9 +43,9 @@ package final class TickerCache {
     /// What memory has, if it is at most `maxAgeMs` old. 0 never matches: it asks for the exchange's own answer.
     package func get(_ symbol: String, maxAgeMs: Int64) -> Entry? {
         let now = nowMs()
-        guard maxAgeMs > 0, let found = memory.get(symbol, at: now), now - found.receivedMs <= maxAgeMs else {
-            return nil
-        }
+        guard maxAgeMs > 0, let found = memory.get(symbol, at: now),
+            -Self.aheadMs...maxAgeMs ~= now - found.receivedMs
+        else { return nil }
         asked[symbol] = now
         return found
     }
@@ -65,7 +67,7 @@ package final class TickerCache {
         for (symbol, reply) in zip(symbols, replies[0].array ?? []) {
             // `<received ms> <JSON>`, as `fleet_cache_put` writes it.
             guard let parts = reply.text?.split(separator: " ", maxSplits: 1), parts.count == 2,
-                let receivedMs = Int64(parts[0]), (0..<nowMs() + 60_000).contains(receivedMs)
+                let receivedMs = Int64(parts[0]), 0...nowMs() + Self.aheadMs ~= receivedMs
             else { continue }
             let entry = Entry(json: String(parts[1]), receivedMs: receivedMs)
             remember(symbol, entry)

@@ -1,6 +1,7 @@
 import Exchanges
 import Foundation
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -44,6 +45,21 @@ struct TickerSharingTests {
         let shared = try await stack.command(["GET", Stack.key(.binance, "cache:BTC/USDT")]).text
         #expect(shared?.contains("\(later)") == true)
         withExtendedLifetime(worker) {}
+    }
+
+    @Test("a ticker that a clock far ahead of ours received is served from no tier")
+    @LaneActor
+    func aheadOfUs() async throws {
+        let server = try await FunctionServer(streams: false)
+        let now = Mutex(Int64(10_000))
+        let cache = TickerCache(redis: server.client, keys: server.keys, ttl: 60) { now.withLock { $0 } }
+        try await server.redis("SET", server.keys.cache("BTC/USDT"), "10000 {}")
+        for (ours, isServed) in [(Int64(9899), false), (9900, true), (9899, false), (10_000, true)] {
+            now.withLock { $0 = ours }
+            // After the first that is served, memory has it too.
+            #expect(await cache.read(["BTC/USDT"]).isEmpty != isServed, "\(ours)")
+            #expect((cache.get("BTC/USDT", maxAgeMs: 30_000) != nil) == isServed, "\(ours)")
+        }
     }
 
     @Test("a refresh without symbols fetches those that memory has answered too")
