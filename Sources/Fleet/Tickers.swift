@@ -221,14 +221,7 @@ package final class Tickers {
             await answer(batch, with: try await session.tickers(batch.compactMap(\.instrument), permit))
         } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
             // One of them the exchange does not know any more: it must not cost the others their answer.
-            for half in [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)] {
-                do {
-                    let permit = try await session.admitTickers()
-                    let left = inTime(half)
-                    for symbol in Set(half.map(\.symbol)).subtracting(left.map(\.symbol)) { underWay[symbol] = nil }
-                    await request(left, permit)
-                } catch { finish(half, with: .failure(error)) }
-            }
+            await requestApart([batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)])
         } catch {
             if (error as? ExchangeError)?.code == "unknown_symbol", let one = batch.first {
                 session.markets.forget(one.symbol)
@@ -237,15 +230,32 @@ package final class Tickers {
         }
     }
 
+    private func requestApart(_ parts: [ArraySlice<Wanted>]) async {
+        for part in parts {
+            do {
+                let permit = try await session.admitTickers()
+                let left = inTime(part)
+                for symbol in Set(part.map(\.symbol)).subtracting(left.map(\.symbol)) { underWay[symbol] = nil }
+                await request(left, permit)
+            } catch { finish(part, with: .failure(error)) }
+        }
+    }
+
     private func answer(_ batch: [Wanted], with tickers: [Ticker]) async {
         let found = Dictionary(tickers.map { ($0.symbol, cache.keep($0)) }, uniquingKeysWith: { $1 })
         for one in batch {
             let symbol = one.symbol
-            let missing = ExchangeError(.unknown, code: "malformed_answer", "the answer has no ticker of \(symbol)")
-            if found[symbol] != nil, !one.waiters.isEmpty { cache.noteAsked(symbol) }
-            finish([one], with: found[symbol].map { .success(($0, .exchange)) } ?? .failure(missing))
+            if let ticker = found[symbol] {
+                if !one.waiters.isEmpty { cache.noteAsked(symbol) }
+                finish([one], with: .success((ticker, .exchange)))
+            } else if batch.count == 1 {
+                let text = "the answer has no ticker of \(symbol)"
+                finish([one], with: .failure(ExchangeError(.unknown, code: "malformed_answer", text)))
+            }
         }
         await cache.share(found)
+        // Bybit leaves out what it does not know any more, and says so when that is asked for alone.
+        if batch.count > 1 { await requestApart(batch.filter { found[$0.symbol] == nil }.map { [$0] }) }
     }
 
     private func end(_ all: some Sequence<Wanted>, with result: Result<Found, any Error>) {

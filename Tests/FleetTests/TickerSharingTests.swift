@@ -255,6 +255,38 @@ struct TickerSharingTests {
         }
     }
 
+    @Test("a market that is missing among all is asked for alone, and then known to be gone")
+    func missing() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            func list(_ rows: String) -> FakeHTTPServer.Reply {
+                .text(#"{"retCode":0,"retMsg":"OK","result":{"list":[\#(rows)]},"time":1700000000000}"#)
+            }
+            if request.target.contains("instruments") {
+                let markets = ["BTC", "OLD"].map { base in
+                    #"{"symbol":"\#(base)USDT","baseCoin":"\#(base)","quoteCoin":"USDT","status":"Trading","#
+                        + #""priceFilter":{"tickSize":"0.1"},"lotSizeFilter":{"basePrecision":"0.001"}}"#
+                }
+                return list(markets.joined(separator: ","))
+            }
+            if request.target.contains("OLDUSDT") {
+                return .text(#"{"retCode":10001,"retMsg":"Not supported symbols"}"#)
+            }
+            return list(#"{"symbol":"BTCUSDT","lastPrice":"1"}"#)
+        }
+        for symbol in ["OLD/USDT", "BTC/USDT"] {
+            try await stack.push(.bybit, .fetchTicker, ["id": String(symbol.prefix(3)), "symbol": symbol])
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "bybit", "BYBIT_URL": fake.url])
+        #expect(try await stack.result(.bybit, "BTC")["status"].text == "ok")
+        let gone = try await stack.result(.bybit, "OLD")
+        #expect(gone["status"].text == "rejected" && gone["error"]["code"].text == "unknown_symbol", "\(gone)")
+        _ = try await stack.run(.bybit, .fetchTicker, ["symbol": "OLD/USDT"])
+        let asked = fake.requests.map(\.target).filter { $0.contains("tickers") }
+        #expect(asked.count == 2 && !asked[0].contains("symbol"), "\(asked)")
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a market that is gone costs the others few requests, and a refresh only itself")
     func delisted() async throws {
         let (stack, fake) = (try await Stack(), delisting())
