@@ -169,7 +169,8 @@ package struct Kraken: ExchangeAPI {
             "EGeneral:Temporary lockout": .wait, "EService:Deadline": .permanent, "EService:": .unknown,
             "EGeneral:Internal error": .unknown, "EDatabase:": .unknown, "EAPI:Invalid key": .auth,
             "EAPI:Invalid signature": .auth, "EGeneral:Permission denied": .auth, "EAuth:": .auth,
-            "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
+            // With more words it speaks of a market that is closed to residents of a country, not of the key.
+            "EAccount:Invalid permissions:": .permanent, "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
             "EGeneral:Invalid arguments:cl_ord_id not unique": .dup, "EGeneral:Invalid arguments": .permanent,
             "EOrder:": .permanent, "EQuery:": .permanent, "EFunding:": .permanent,
         ]

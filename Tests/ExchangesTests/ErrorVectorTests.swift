@@ -84,6 +84,8 @@ struct ErrorVectorTests {
             ("EGeneral: Internal error", .unknown), ("EAPI: Invalid nonce", .resync),
             ("EGeneral:Invalid arguments: cl_ord_id not unique", .dup), ("EOrder: Rate limit exceeded", .wait),
             ("EOrder: Insufficient funds", .permanent), ("EGeneral:Unknown error", .unknown), ("EFoo:Bar", .unknown),
+            ("EAccount:Invalid permissions", .auth),
+            ("EAccount:Invalid permissions:ABC trading restricted for NL.", .permanent),
         ]
         for (text, verdict) in expected {
             let answer = response(#"{"error":["\#(text)"]}"#)
