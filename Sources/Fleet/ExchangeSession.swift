@@ -23,6 +23,8 @@ package final class ExchangeSession {
     private var clock: (theirsMs: Int64, at: ContinuousClock.Instant, until: ContinuousClock.Instant)?
     private let clockLoads = SharedLoad()
     private let noncedCalls = Turnstile()
+    /// Why the exchange refused the key of an order, and until when no other is sent: Kraken locks out who goes on.
+    private var keyRefusal: (error: ExchangeError, until: ContinuousClock.Instant)?
     private let redis: RedisClient
     private let keys: Keys
     private(set) lazy var markets = Markets(api: api, redis: redis, keys: keys, log: log, nowMs: nowMs) {
@@ -92,6 +94,7 @@ package final class ExchangeSession {
     private func admitted(
         _ call: Call, _ job: Job?, _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void
     ) async throws -> Answer {
+        try checkKey(for: call)
         if call.isPrivate, clock == nil {
             do {
                 try await clockLoads.run(unless: { clock != nil }) { _ = try await admitted(.time, job, { _ in }) }
@@ -110,23 +113,18 @@ package final class ExchangeSession {
         // Nil until there is an answer: nothing was learnt of the exchange's health.
         var isHealthy: Bool?
         defer { report(isHealthy, call, permit) }
-        guard api.exchange == .kraken, call.isPrivate else {
-            return try await sent(call, job, permit, nonce: 0, beforeSend, &isHealthy)
-        }
+        guard isNonced(call) else { return try await sent(call, job, permit, beforeSend, &isHealthy) }
         // Nonces must arrive in order, and requests overtake each other: one nonced call at a time. A late one of
         // another worker is refused as an invalid nonce, not executed, and sent again with a new one.
         await noncedCalls.enter(first: share == .cancel)
         defer { noncedCalls.leave() }
-        let nonce: UInt64
-        do {
-            // A ban may have come while it stood in line.
-            if limiter?.isClosed == true { throw SetAside(.seconds(1)) }
-            nonce = try await nextNonce()
-        } catch {
-            await limiter?.giveBack(api.charges(for: call))
-            throw error
-        }
-        return try await sent(call, job, permit, nonce: nonce, beforeSend, &isHealthy)
+        return try await sent(call, job, permit, beforeSend, &isHealthy)
+    }
+
+    private func isNonced(_ call: Call) -> Bool { api.exchange == .kraken && call.isPrivate }
+
+    private func checkKey(for call: Call) throws {
+        if call.isSubmit, let keyRefusal, .now < keyRefusal.until { throw keyRefusal.error }
     }
 
     private func share(of call: Call, _ job: Job?) -> Limiter.Share {
@@ -139,13 +137,17 @@ package final class ExchangeSession {
     }
 
     private func sent(
-        _ call: Call, _ job: Job?, _ permit: Breaker.Permit, nonce: UInt64,
+        _ call: Call, _ job: Job?, _ permit: Breaker.Permit,
         _ beforeSend: @LaneActor (_ stampMs: Int64) async throws -> Void, _ isHealthy: inout Bool?
     ) async throws -> Answer {
         let request: HTTPRequest
         do {
             func checkDeadline() throws { if let end = job?.deadlineMs, nowMs() >= end { throw JobExpired() } }
             try checkDeadline()
+            // A ban, or the key's refusal, may have come while it stood in line.
+            if isNonced(call), limiter?.isClosed == true { throw SetAside(.seconds(1)) }
+            try checkKey(for: call)
+            let nonce = isNonced(call) ? try await nextNonce() : 0
             // Stamped before the journal is opened: however long this process is stopped after that, an exchange that
             // might take the order for absent by then refuses a request with this time.
             let stamp = Stamp(timestampMs: exchangeNowMs, nonce: nonce)
@@ -187,6 +189,9 @@ package final class ExchangeSession {
                     events.tell("gate", "closed for \(pause): \(error.code) \(error.exchangeCode ?? "")")
                 }
                 await limiter?.close(for: pause, ofAccount: call.isPrivate)
+            }
+            if call.isSubmit, error.verdict == .auth {
+                keyRefusal = (error.hiding(api.credentials), .now + .seconds(10))
             }
             if error.exchangeCode?.hasPrefix("EService:Deadline") == true { clock = nil }
             if error.exchangeCode?.hasPrefix("EOrder:Rate limit") == true, let charge = api.charges(for: call).first {
@@ -233,7 +238,7 @@ package final class ExchangeSession {
         defer { report(isHealthy, call, permit) }
         if instruments.isEmpty { await limiter?.giveBack(api.charges(for: call)) }
         guard !instruments.isEmpty,
-            case .tickers(let tickers) = try await sent(call, nil, permit, nonce: 0, { _ in }, &isHealthy)
+            case .tickers(let tickers) = try await sent(call, nil, permit, { _ in }, &isHealthy)
         else { return [] }
         return tickers
     }

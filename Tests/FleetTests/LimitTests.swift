@@ -150,6 +150,24 @@ struct LimitTests {
         let before = try await calls()
         try await withThrowingDiscardingTaskGroup { jobs in
             jobs.addImmediateTask { @LaneActor in
+    @Test("a key that the exchange refuses is not used for other orders, but for cancels")
+    func refusedKey() async throws {
+        let stack = try await Stack()
+        for index in 0..<20 { try await stack.push(.kraken, .submitOrder, Stack.resting("o-\(index)")) }
+        let worker = try await stack.worker([
+            "FLEET_EXCHANGES": "kraken", "KRAKEN_KEY": "wrong", "KRAKEN_SECRET": "c2VjcmV0",
+        ])
+        for index in 0..<20 {
+            let result = try await stack.result(.kraken, "o-\(index)")
+            #expect(result["status"].text == "rejected" && result["error"]["code"].text == "key_refused", "\(result)")
+        }
+        #expect(try await stack.statistics(.kraken)["signature_failures"].int ?? 5 < 5)
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "another"]
+        #expect(try await stack.run(.kraken, .cancelOrder, cancel)["error"]["code"].text == "key_refused")
+        #expect(try await stack.requests(.kraken, "CancelOrder") == 1)
+        withExtendedLifetime(worker) {}
+    }
+
                 try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil)
             }
             for _ in 0..<2 {
