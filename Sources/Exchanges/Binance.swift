@@ -37,7 +37,7 @@ package struct Binance: ExchangeAPI {
         ]
     }
 
-    package func usage(in response: HTTPResponse) -> [Usage] {
+    package func usage(in response: HTTPResponse, of call: Call) -> [Usage] {
         [
             ("x-mbx-used-weight-1m", "weight", 60_000), ("x-mbx-order-count-10s", "orders-10s", 10_000),
             ("x-mbx-order-count-1d", "orders-day", 86_400_000),

@@ -29,6 +29,16 @@ package struct Bybit: ExchangeAPI {
         }
     }
 
+    /// An account with limits other than 20 and 50 has used the same part of these. What is refilled within the window
+    /// is nothing to be corrected.
+    package func usage(in response: HTTPResponse, of call: Call) -> [Usage] {
+        func header(_ name: String) -> Double { response.headers[name].flatMap(Double.init) ?? -1 }
+        let (limit, left) = (header("x-bapi-limit"), header("x-bapi-limit-status"))
+        guard call.isPrivate, limit > 0, left >= 0, let charge = charges(for: call).last else { return [] }
+        let used = (1 - left / limit) * (charge.perSecond < 20 ? 20 : 50)
+        return used > charge.perSecond ? [Usage(name: charge.name, used: used, windowMs: 1000, rolls: true)] : []
+    }
+
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
         case .time: return HTTPRequest(.get, baseURL + "/v5/market/time")

@@ -68,11 +68,13 @@ package struct Charge: Sendable, Hashable {
     }
 }
 
-/// What the exchange says has been used of a budget, since its window of `windowMs` began at a multiple of that.
+/// What the exchange says has been used of a budget: since its window of `windowMs` began at a multiple of that, or,
+/// where it rolls, in the last `windowMs`.
 package struct Usage: Sendable {
     package let name: String
     package let used: Double
     package let windowMs: Int
+    package var rolls = false
 }
 
 /// One exchange as pure functions: a call becomes a request, an answer becomes a value. No state, no clock, no socket.
@@ -94,8 +96,8 @@ package protocol ExchangeAPI: Sendable {
     /// The client order id of a job id: the same for the same job, in the exchange's alphabet and length.
     func clientOrderId(jobId: String) -> String
     func charges(for call: Call) -> [Charge]
-    /// What the headers of an answer say of the budgets.
-    func usage(in response: HTTPResponse) -> [Usage]
+    /// What the headers of an answer to the call say of the budgets.
+    func usage(in response: HTTPResponse, of call: Call) -> [Usage]
     /// - Throws: `ExchangeError` of verdict `auth` when the call is private and there are no credentials.
     func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
     /// - Throws: `ExchangeError` with the verdict on every answer that is no success.
@@ -110,7 +112,7 @@ extension ExchangeAPI {
         jobId.utf8.count <= 36 ? jobId : "x" + Signing.hex(Signing.sha256(jobId.utf8)).prefix(35)
     }
 
-    package func usage(in response: HTTPResponse) -> [Usage] { [] }
+    package func usage(in response: HTTPResponse, of call: Call) -> [Usage] { [] }
 
     func credentialsOrThrow() throws(ExchangeError) -> Credentials {
         if let credentials { return credentials }

@@ -163,7 +163,7 @@ package final class ExchangeSession {
             let response = try await http.send(request)
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
-            await limiter?.correct(api.usage(in: response), api.charges(for: call), after: duration)
+            await limiter?.correct(api.usage(in: response, of: call), api.charges(for: call), after: duration)
             let answer = try api.answer(to: call, response)
             // As if it had been read at this end of its way: a stamp may come too early, by that, and never too late.
             // One that was long on its way serves for want of a better one.

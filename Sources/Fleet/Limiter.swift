@@ -113,15 +113,16 @@ package final class Limiter {
     }
 
     /// Takes up what the exchange says was used: by others too, who are not of this fleet. Once a second is enough: the
-    /// budgets leave room for more than that. `duration` is how long the answer took.
+    /// budgets leave room for more than that, if not in a window that rolls. `duration` is how long the answer took.
     package func correct(_ usages: [Usage], _ charges: [Charge], after duration: Duration) async {
-        for usage in usages where correctedAt[usage.name].map({ .now - $0 > .seconds(1) }) ?? true {
+        for usage in usages where usage.rolls || correctedAt[usage.name].map({ .now - $0 > .seconds(1) }) ?? true {
             guard let charge = charges.first(where: { $0.name == usage.name }) else { continue }
             correctedAt[usage.name] = .now
             let arguments: [RedisArgument] = [
                 .text("\(usage.used)"), .int(usage.windowMs), .text("\(charge.perSecond)"),
                 // A second more, by which the exchange's clock and Redis' may differ.
-                .int(Int((duration + .seconds(1)) / .milliseconds(1))),
+                .int(Int((duration + (usage.rolls ? .zero : .seconds(1))) / .milliseconds(1))),
+                .int(usage.rolls ? 1 : 0),
             ]
             _ = try? await FunctionLibrary.call("fleet_limit_correct", [key(charge)], arguments, on: redis)
         }

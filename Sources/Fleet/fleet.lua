@@ -555,12 +555,15 @@ end}
 -- Takes up what the exchange says was used since its window began, when that is more than we know of. Never less, and
 -- nothing that may have been counted in the window before.
 -- KEYS: 1 budget  ARGV: 1 used  2 length of the window, which begins at a multiple of it  3 per second
---       4 how long ago it may have been counted
+--       4 how long ago it may have been counted  5 '1': it rolls instead
 -- Returns: 1 when it was more
 redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-oom'}, callback = function(keys, argv)
-  local time = exact_now()
-  if time % tonumber(argv[2]) < tonumber(argv[4] or 0) then return 0 end
-  local full = time - time % tonumber(argv[2]) + argv[1] / argv[3] * 1000
+  local time, window = exact_now(), tonumber(argv[2])
+  local since = argv[5] == '1' and window or time % window
+  if since < tonumber(argv[4] or 0) then return 0 end
+  -- A bucket is refilled evenly, while what came in a burst stays in a window that rolls until its end: three times the
+  -- wait keeps within a limit of which another program uses half.
+  local full = time + (argv[1] / argv[3] * 1000 - since) * (argv[5] == '1' and 3 or 1)
   if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
   fill(keys[1], full, time)
   return 1

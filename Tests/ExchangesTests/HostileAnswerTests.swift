@@ -34,6 +34,21 @@ struct HostileAnswerTests {
         }
     }
 
+    @Test(
+        "Bybit's limits are read as parts of the documented ones, and what cannot be one is left out",
+        arguments: [
+            ("20", "1", 19), ("10", "1", 18), ("200", "0", 20), ("20", "10", nil), ("20", "21", nil), ("20", "-1", nil),
+            ("0", "0", nil), ("-1", "0", nil), ("nan", "0", nil), ("20", "nan", nil), ("20", "", nil),
+        ])
+    func limits(_ limit: String, _ left: String, _ used: Double?) {
+        let answer = response("{}", headers: ["x-bapi-limit": limit, "x-bapi-limit-status": left])
+        let (bybit, order) = (api(.bybit), reference("my-1", instrument()))
+        let calls = [submit(), .cancel(order), .query(order), .history(order), .time]
+        let usages = calls.map { bybit.usage(in: answer, of: $0).first }
+        #expect(usages.map { $0?.used } == [used, used, used.map { $0 * 2.5 }, used.map { $0 * 2.5 }, nil])
+        if used != nil { #expect(usages.map { $0?.name } == ["create", "cancel", "realtime", "history", nil]) }
+    }
+
     @Test("times inside an order or a refusal that cannot be one are left out", arguments: Self.times)
     func timesInside(_ time: String) throws {
         let order = #"{"error":[],"result":{"OABC":{"status":"open","vol":"1","vol_exec":"0","opentm":\#(time)}}}"#

@@ -648,6 +648,22 @@ struct BudgetTests {
         #expect(try await server.redis("EXISTS", "budget").int == 0)
         #expect(try await correct(1000) == 1)
     }
+
+    @Test("a window that rolls has begun its own length ago")
+    func rollingCorrection() async throws {
+        let server = try await FunctionServer(streams: false)
+        func correct(_ used: RedisArgument, age: RedisArgument) async throws -> Int? {
+            try await server.call("fleet_limit_correct", ["budget"], [used, .int(FunctionServer.hour), "1", age, "1"])
+                .int
+        }
+        #expect(try await correct("3600", age: "0") == 0, "all of it is refilled")
+        #expect(try await correct("3660", age: .int(FunctionServer.hour + 1)) == 0, "of the window before")
+        let before = wallClockMs()
+        #expect(try await correct("3620", age: "1000") == 1)
+        let full = Double(try await server.redis("GET", "budget").text ?? "") ?? 0
+        #expect((Double(before) + 59_999...Double(wallClockMs()) + 60_001) ~= full)
+        #expect(try await correct("3619", age: "0") == 0, "never less")
+    }
 }
 
 @Suite("Function library: the order journal", .timeLimit(.minutes(1)))

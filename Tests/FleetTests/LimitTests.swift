@@ -131,21 +131,24 @@ struct LimitTests {
         withExtendedLifetime(second) {}
     }
 
-    @Test("what was taken for calls that were not made is there for others", arguments: ["line", "session"])
-    @LaneActor
-    func givenBack(_ how: String) async throws {
-        let server = try await FunctionServer(streams: false)
-        let now = Mutex(Int64(0))
-        let nowMs = { @Sendable in now.withLock { $0 } }
-        let limiter = Limiter(redis: server.client, keys: Keys(.kraken), egress: "e", account: "a", nowMs: nowMs)
-        guard how == "line" else { return try await notSent(limiter, server) }
-        let charges = [slowCharge]
-        // All that there is.
-        for _ in 0..<3 { try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil) }
-        func calls() async throws -> String? {
-            try await server.redis("INFO", "commandstats").text?.firstMatch(of: /fcall:calls=(\d+)/).map {
-                String($0.1)
-            }
+    @Test("what others do with the account at Bybit slows its fleet down")
+    func othersUse() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer.bybit(
+            refusing: #"{"retCode":170131,"retMsg":"Balance insufficient","time":1700000000000}"#,
+            headers: ["X-Bapi-Limit": "10", "X-Bapi-Limit-Status": "0"])
+        let worker = try await stack.worker([
+            "FLEET_EXCHANGES": "bybit", "BYBIT_URL": fake.url, "FLEET_LIMITS": "on",
+        ])
+        // It is there for a second only.
+        try await eventually("the budget is used up") {
+            let result = try await stack.run(.bybit, .submitOrder, Stack.market(UUID().uuidString))
+            #expect(result["status"].text == "rejected", "\(result)")
+            let keys = try await stack.command(["KEYS", Stack.key(.bybit, "limit:create:*")]).array ?? []
+            guard let key = keys.first?.text else { return false }
+            let full = try await stack.command(["GET", .text(key)]).text.flatMap(Double.init) ?? 0
+            // By what the fleet has used itself it would be full again in 169 ms at most.
+            return full >= Double(result["finished_ms"].int ?? 0) + 170
         }
         let before = try await calls()
         try await withThrowingDiscardingTaskGroup { jobs in

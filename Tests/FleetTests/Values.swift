@@ -167,10 +167,10 @@ struct BadJob: Sendable, CustomTestStringConvertible {
 
 extension FakeHTTPServer {
     /// A Bybit that knows the time and one market, and answers everything else with `answer`.
-    static func bybit(refusing answer: String) -> FakeHTTPServer {
+    static func bybit(refusing answer: String, headers: [String: String] = [:]) -> FakeHTTPServer {
         FakeHTTPServer { request in
             if request.target.contains("time") { return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#) }
-            guard request.target.contains("instruments") else { return .text(answer) }
+            guard request.target.contains("instruments") else { return .text(answer, headers: headers) }
             let market =
                 #"{"symbol":"BTCUSDT","baseCoin":"BTC","quoteCoin":"USDT","status":"Trading","#
                 + #""priceFilter":{"tickSize":"0.1"},"lotSizeFilter":{"basePrecision":"0.001"}}"#
