@@ -17,6 +17,10 @@ struct LimitTests {
     /// Requests a second that the exchanges allow: weight 6000 a minute at 2 each; 600 in 5 s; one a second.
     private static let allowed: [Exchange: Double] = [.binance: 50, .bybit: 120, .kraken: 1]
 
+    /// Orders after which the budgets of both markets have long been used up: five, three or 50 a market at once, and
+    /// then 4.4, 16 or one a market in a second.
+    private static let orders: [Exchange: Int] = [.binance: 50, .bybit: 160, .kraken: 110]
+
     @Test("six workers at full speed for a minute: nothing over a limit, no ban, and nine tenths of the budget used")
     func budgetsUsed() async throws {
         let stack = try await Stack(limits: "on")
@@ -56,6 +60,21 @@ struct LimitTests {
             let part = Double((after[exchange] ?? 0) - (before[exchange] ?? 0)) / seconds / allowed
             print("\(exchange): \(Int(part * 1000) / 10) % of the budget used by 6 workers in a minute")
             #expect(part >= 0.9, "\(exchange)")
+        }
+        feeding.cancel()
+        for exchange in Exchange.allCases {
+            try await stack.command(["XTRIM", Stack.key(exchange, "jobs:fetch_ticker"), "MAXLEN", 0])
+            let symbols = Self.symbols[exchange] ?? []
+            _ = await stack.pipeline(
+                (0..<400).map { index in
+                    let order = Stack.market("o-\(index)").merging(["symbol": symbols[index % 2]]) { $1 }
+                    return Stack.append(exchange, .submitOrder, order.map { ($0, Array($1.utf8)) })
+                })
+        }
+        for (exchange, count) in Self.orders {
+            try await eventually("\(exchange) has the orders", within: .seconds(90)) {
+                try await stack.requests(exchange, Stack.orderEndpoint[exchange] ?? "") >= count
+            }
             let counted = try await stack.statistics(exchange)
             for name in ["refused_for_limits", "over_limit", "bans"] {
                 #expect(counted[name].int == 0, "\(exchange) \(name)")
@@ -150,9 +169,9 @@ struct LimitTests {
             // By what the fleet has used itself it would be full again in 169 ms at most.
             return full >= Double(result["finished_ms"].int ?? 0) + 170
         }
-        let before = try await calls()
-        try await withThrowingDiscardingTaskGroup { jobs in
-            jobs.addImmediateTask { @LaneActor in
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a key that the exchange refuses is not used for other orders, but for cancels")
     func refusedKey() async throws {
         let stack = try await Stack()
@@ -171,6 +190,25 @@ struct LimitTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("what was taken for calls that were not made is there for others", arguments: ["line", "session"])
+    @LaneActor
+    func givenBack(_ how: String) async throws {
+        let server = try await FunctionServer(streams: false)
+        let now = Mutex(Int64(0))
+        let nowMs = { @Sendable in now.withLock { $0 } }
+        let limiter = Limiter(redis: server.client, keys: Keys(.kraken), egress: "e", account: "a", nowMs: nowMs)
+        guard how == "line" else { return try await notSent(limiter, server) }
+        let charges = [slowCharge]
+        // All that there is.
+        for _ in 0..<3 { try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil) }
+        func calls() async throws -> String? {
+            try await server.redis("INFO", "commandstats").text?.firstMatch(of: /fcall:calls=(\d+)/).map {
+                String($0.1)
+            }
+        }
+        let before = try await calls()
+        try await withThrowingDiscardingTaskGroup { jobs in
+            jobs.addImmediateTask { @LaneActor in
                 try await limiter.take(charges, .cancel, ofAccount: false, deadlineMs: nil)
             }
             for _ in 0..<2 {
