@@ -243,19 +243,21 @@ package final class Tickers {
 
     private func answer(_ batch: [Wanted], with tickers: [Ticker]) async {
         let found = Dictionary(tickers.map { ($0.symbol, cache.keep($0)) }, uniquingKeysWith: { $1 })
+        let missing = batch.filter { found[$0.symbol] == nil }
+        // Bybit leaves out what it does not know any more, and says so when that is asked for alone.
+        let areFew = batch.count > 1 && missing.count <= 5
         for one in batch {
             let symbol = one.symbol
             if let ticker = found[symbol] {
                 if !one.waiters.isEmpty { cache.noteAsked(symbol) }
                 finish([one], with: .success((ticker, .exchange)))
-            } else if batch.count == 1 {
+            } else if !areFew {
                 let text = "the answer has no ticker of \(symbol)"
                 finish([one], with: .failure(ExchangeError(.unknown, code: "malformed_answer", text)))
             }
         }
         await cache.share(found)
-        // Bybit leaves out what it does not know any more, and says so when that is asked for alone.
-        if batch.count > 1 { await requestApart(batch.filter { found[$0.symbol] == nil }.map { [$0] }) }
+        if areFew { await requestApart(missing.map { [$0] }) }
     }
 
     private func end(_ all: some Sequence<Wanted>, with result: Result<Found, any Error>) {
