@@ -3,20 +3,6 @@ internal import Exchanges
 internal import Fleet
 internal import Foundation
 internal import Redis
-internal import Synchronization
-
-/// What became of the lines so far.
-private struct Account: CustomStringConvertible {
-    var (sent, refused, last) = (0, 0, 0)
-    /// Those that Redis was given and has not answered.
-    var open: ClosedRange<Int>?
-
-    var counts: String { "\(sent) enqueued, \(refused) refused" }
-    var description: String {
-        let doubt = open.map { "; lines \($0.lowerBound) to \($0.upperBound) may be enqueued or not" } ?? ""
-        return "\(counts)\(doubt); go on from line \(last + 1)"
-    }
-}
 
 struct Enqueue: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -25,8 +11,8 @@ struct Enqueue: AsyncParsableCommand {
             A line is one job, its fields as text or whole numbers:
               {"exchange":"binance","kind":"fetch_ticker","symbol":"BTC/USDT","max_age_ms":0}
             Lines that are no job, whose id is there already or whose stream is full are refused with their number
-            and the reason, and the others enqueued. A signal and a lost connection end it with the line to go on from;
-            lines in doubt can be given again where they have ids.
+            and the reason, and the others enqueued. A lost connection ends it with the lines in doubt, which can be given
+            again where they have ids, and the one to go on from.
             """)
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
@@ -41,34 +27,19 @@ struct Enqueue: AsyncParsableCommand {
         let most = try settings().maxWaiting
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
-        var (account, bytes) = (Account(), 0)
+        var (sent, refused, last, bytes) = (0, 0, 0, 0)
+        func counts() -> String { "\(sent) enqueued, \(refused) refused" }
         func refuse(_ line: Int, _ reason: String) {
-            account.refused += 1
+            refused += 1
             complain("line \(line): \(reason)")
         }
-        // Nothing else could end a read or an answer that is waited for.
-        let known = Mutex(account)
-        let signals = [SIGINT, SIGTERM].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number)
-            source.setEventHandler {
-                // Holding it, so that no line is sent meanwhile.
-                known.withLock { account in
-                    endBar()
-                    Producer.exit(withError: Failure("interrupted: \(account)"))
-                }
-            }
-            source.resume()
-            return source
-        }
-        defer { for source in signals { source.cancel() } }
         // One read is one batch: some hundred lines of a file, and of a pipe what is there.
         let newline = UInt8(ascii: "\n")
         var (buffer, rest) = ([UInt8](repeating: 0, count: 65_536), [UInt8]())
         var isAtEnd = false
         while !isAtEnd {
             let count = read(STDIN_FILENO, &buffer, buffer.count)
-            guard count >= 0 else { throw Failure("\(String(cString: strerror(errno))): \(account)") }
+            guard count >= 0 else { throw Failure("\(String(cString: strerror(errno))): \(counts())") }
             isAtEnd = count == 0
             bytes += count
             rest += buffer[..<count]
@@ -78,39 +49,33 @@ struct Enqueue: AsyncParsableCommand {
             rest = isAtEnd ? [] : Array(lines.removeLast())
             var batch: [(line: Int, command: RedisCommand)] = []
             for line in lines.map({ String(decoding: $0, as: UTF8.self) }) {
-                account.last += 1
+                last += 1
                 guard !line.allSatisfy(\.isWhitespace) else { continue }
                 do throws(ValidationError) {
-                    batch.append((account.last, try Self.command(line, most)))
+                    batch.append((last, try Self.command(line, most)))
                 } catch {
-                    refuse(account.last, error.message)
+                    refuse(last, error.message)
                 }
             }
-            account.open = batch.first.map { $0.line...account.last }
-            known.withLock { $0 = account }
             for (reply, entry) in zip(await redis.pipeline(batch.map(\.command), timeout: .seconds(30)), batch) {
                 if let error = reply.error {
                     guard case .server = error.code else {
-                        account.open = entry.line...account.last
                         endBar()
-                        throw Failure("\(error): \(account)")
+                        let doubt = "lines \(entry.line) to \(last) may be enqueued or not"
+                        throw Failure("\(error): \(counts()); \(doubt); go on from line \(last + 1)")
                     }
                     refuse(entry.line, error.message)
                 } else if let place = duplicate(reply) {
                     refuse(entry.line, "the id is there already: \(place)")
                 } else {
-                    account.sent += 1
+                    sent += 1
                 }
             }
-            account.open = nil
-            known.withLock {
-                $0 = account
-                progress(account.counts, size.map { Double(bytes) / Double(max(1, $0)) })
-            }
+            progress(counts(), size.map { Double(bytes) / Double(max(1, $0)) })
         }
         endBar()
-        print(account.counts)
-        if account.refused > 0 { throw ExitCode(1) }
+        print(counts())
+        if refused > 0 { throw ExitCode(1) }
     }
 
     private static func command(_ line: String, _ most: Int) throws(ValidationError) -> RedisCommand {
