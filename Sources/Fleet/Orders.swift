@@ -170,7 +170,10 @@ package final class Orders {
     private func resume(_ order: OrderRequest, _ known: Journal?, _ job: Job) async throws -> Outcome {
         var journal = known
         if journal == nil { journal = try await journals.read(job.id) }
-        guard let journal else { throw SetAside(.milliseconds(1)) }
+        guard let journal else {
+            let text = "its journal was lost while it was sent, so it may exist"
+            return .ended(.unknown, code: "order_unknown", text)
+        }
         var reason = "the exchange does not show it"
         do {
             var reference = try await reference(job.id, order.symbol)
