@@ -190,7 +190,7 @@ package final class ExchangeSession {
                 }
                 await limiter?.close(for: pause, ofAccount: call.isPrivate)
             }
-            if call.isSubmit, error.verdict == .auth {
+            if call.isSubmit, error.verdict == .auth, error.exchangeCode?.hasPrefix("EAPI:Invalid") == true {
                 keyRefusal = (error.hiding(api.credentials), .now + .seconds(10))
             }
             if error.exchangeCode?.hasPrefix("EService:Deadline") == true { clock = nil }

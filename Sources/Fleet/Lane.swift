@@ -122,8 +122,8 @@ package final class Lane {
                         try? await LaneActor.sleep(for: .milliseconds(200))
                     }
                 }
+                hasGroups = false
             }
-            hasGroups = false
             var slots = freed.stream.makeAsyncIterator()
             while inHandCount > 0, !Task.isCancelled { _ = await slots.next() }
             await leave()
@@ -136,7 +136,7 @@ package final class Lane {
         let startedMs = nowMs()
         // Read while somebody paused it: it goes back, and what waits with it is not read.
         if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
-        if Task.isShuttingDownGracefully { return delay(job, .zero, .handedBack) }
+        if Task.isShuttingDownGracefully, job.deliveries == 1 { return delay(job, .zero, .handedBack) }
         if job.isFirst { metrics.waits[job.kind]?.recordMilliseconds(max(0, startedMs - job.enqueuedMs)) }
         // A ticker that memory can answer costs no task.
         if case .fetchTicker(let symbol, let maxAgeMs) = job.work, job.deadlineMs.map({ startedMs < $0 }) ?? true,

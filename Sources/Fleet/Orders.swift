@@ -151,18 +151,17 @@ package final class Orders {
     /// What became of the order of a job that another worker has had before, where the journal says nothing: Redis may
     /// have lost what that worker wrote down.
     private func foundAgain(_ order: OrderRequest, _ job: Job) async throws -> Outcome? {
+        let reference = try await reference(job.id, order.symbol)
         do {
-            let reference = try await reference(job.id, order.symbol)
-            guard let found = try await find(reference, begunMs: job.enqueuedMs), order.matches(found) else {
-                return nil
-            }
-            guard order.isEnding(found) else { return try await journals.end(job, ended(found), of: nil) }
-            try await journals.begin(job, order, stampMs: 0)
-            await journals.note("acknowledged", job, found.exchangeOrderId ?? "")
-            return try await resume(order, nil, job)
+            guard try await find(reference, begunMs: job.enqueuedMs) != nil else { return nil }
         } catch let error as ExchangeError where error.code == "older_order" {
             return nil
+        } catch {
+            log.info("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
         }
+        // It may exist, which the next delivery has to know too.
+        try await journals.begin(job, order, stampMs: 0)
+        return try await resume(order, nil, job)
     }
 
     /// One step with an order that may exist: whatever fails, it is tried again until patience ends. `journal` is read

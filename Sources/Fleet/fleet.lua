@@ -394,7 +394,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   local isMine = j.state == 'sending' and j.owner == argv[1] and not j.exchange_order_id and not j.uncertain_ms
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
-    and (not j.request or not argv[7] or j.request == argv[7])
+    and (not argv[7] or (j.request or '') == '' or j.request == argv[7])
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
   if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
