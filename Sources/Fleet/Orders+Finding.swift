@@ -9,7 +9,9 @@ extension Orders {
             return try await findWithOthers(id, reference, for: cancel)
         }
         for call in [Call.query(reference), .history(reference)].prefix(session.api.keepsHistoryApart ? 2 : 1) {
-            guard case .order(let order) = try await session.perform(call, for: cancel) else { continue }
+            let answer = try await session.perform(call, for: cancel)
+            awaySince = nil
+            guard case .order(let order) = answer else { continue }
             guard let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 else { return order }
             // Where it shows one order an id, this one may stand before that which is meant.
             if !session.api.keepsHistoryApart {
@@ -43,7 +45,7 @@ extension Orders {
             (acknowledged, canceling) = ([:], [:])
             answer = try await session.perform(.query(reference), for: cancel)
         }
-        canceling[id] = nil
+        (canceling[id], awaySince) = (nil, nil)
         if case .order(let order) = answer { return order }
         guard case .orders(let found) = answer else { return nil }
         for (other, order) in found where other != id {

@@ -35,6 +35,8 @@ package final class Orders {
         let since = ContinuousClock.now
     }
     let questions = Turnstile()
+    /// Since when calls have been stopped and no question was answered.
+    var awaySince: ContinuousClock.Instant?
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
 
@@ -186,8 +188,13 @@ package final class Orders {
             return outcome
         } catch let pause as SetAside {
             // Not asked yet, or not to be asked again yet: that is no reason to call it unknown. That calls are stopped is.
-            let isAway = session.isStopped(trading: true)
-            if isAway { await journals.note("unasked", job) }
+            var isAway = session.isStopped(trading: true)
+            if isAway {
+                await journals.note("unasked", job)
+                // Of the first question after a long pause nobody knows yet whether it will be answered.
+                awaySince = awaySince ?? .now
+                isAway = awaySince.map { .now - $0 > .seconds(10) } ?? false
+            }
             if journal.outcome == nil, !isAway || journal.unaskedFor <= patience.unproven {
                 if journal.age > patience.unproven { log.warning("order still uncertain", metadata: job.metadata) }
                 throw pause
