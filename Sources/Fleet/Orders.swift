@@ -60,7 +60,8 @@ package final class Orders {
     /// - Throws: `SetAside`, `Refusal`, `JobExpired`, `ExchangeError` and `CancellationError`, the last four only when
     ///   the order was certainly not executed; `RedisError`.
     package func submit(_ order: OrderRequest, _ job: Job, volatility: String?) async throws -> Outcome {
-        if let journal = try await journals.read(job.id) {
+        let journal = try await journals.read(job.id)
+        if let journal {
             if journal.state == "canceled" {
                 return .ok(json(Order(prevented: session.api.clientOrderId(jobId: job.id), order.symbol, order)))
             }
@@ -76,8 +77,6 @@ package final class Orders {
                 }
             }
             if !isReleased { return try await resume(order, journal, job) }
-        } else if job.deliveries > 1, let found = try await foundAgain(order, job) {
-            return found
         }
         if let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
         guard configuration.allowsOrders else {
@@ -90,6 +89,8 @@ package final class Orders {
         let reference = try await reference(job.id, order.symbol)
         do { try reference.instrument.check(order) } catch { throw Refusal(code: "order_rule", error.description) }
         try await checkNotional(order, job)
+        // Behind all checks: what it opens a journal for may be sent later.
+        if journal == nil, job.deliveries > 1, let found = try await foundAgain(order, reference, job) { return found }
         return try await send(order, reference, job)
     }
 
@@ -152,8 +153,9 @@ package final class Orders {
 
     /// What became of the order of a job that another worker has had before, where the journal says nothing: Redis may
     /// have lost what that worker wrote down.
-    private func foundAgain(_ order: OrderRequest, _ job: Job) async throws -> Outcome? {
-        let reference = try await reference(job.id, order.symbol)
+    private func foundAgain(
+        _ order: OrderRequest, _ reference: OrderReference, _ job: Job
+    ) async throws -> Outcome? {
         do {
             guard try await find(reference, begunMs: job.enqueuedMs) != nil else { return nil }
         } catch let error as ExchangeError where error.code == "older_order" {
