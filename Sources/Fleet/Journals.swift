@@ -76,6 +76,19 @@ final class Journals {
         try await FunctionLibrary.call(function, [keys.order(id)] + more, arguments, on: redis)
     }
 
+    /// As `call`, tried again for minutes: what is learnt of an order is known to nobody else.
+    private func tell(_ function: String, _ id: String, _ arguments: [RedisArgument]) async throws(RedisError)
+        -> RedisValue
+    {
+        for _ in 0..<600 {
+            do throws(RedisError) { return try await call(function, id, arguments) } catch {
+                if error.code == .server("WRONGTYPE") { throw error }
+                guard (try? await LaneActor.sleep(for: .seconds(1))) != nil else { throw error }
+            }
+        }
+        return try await call(function, id, arguments)
+    }
+
     func read(_ id: String) async throws(RedisError) -> Journal? {
         let reply = try await call("fleet_journal_read", id)
         return reply.array?.isEmpty == true ? nil : try Journal(reply)
@@ -114,7 +127,7 @@ final class Journals {
     /// What cannot be noted now is found out by the next delivery.
     func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "", sends: Int = 0) async {
         let arguments: [RedisArgument] = [.text(what), .text(owner(job)), .text(exchangeOrderId), .int(sends)]
-        _ = try? await call("fleet_journal_note", job.id, arguments)
+        _ = try? await tell("fleet_journal_note", job.id, arguments)
     }
 
     /// Seconds to keep the journal of an order that has ended: no shorter than its result.
@@ -130,7 +143,7 @@ final class Journals {
             .text(state), .text(outcome.json), .int(life(job)), owner == nil ? "1" : owner == "" ? "2" : "",
             .text(owner ?? ""),
         ]
-        let reply = try await call("fleet_journal_end", id ?? job.id, arguments)
+        let reply = try await tell("fleet_journal_end", id ?? job.id, arguments)
         guard reply.text?.isEmpty == false else { throw SetAside(.milliseconds(500)) }
         return reply.text.flatMap(Outcome.written) ?? outcome
     }

@@ -31,8 +31,11 @@ package struct Keys: Sendable {
     package func marker(_ id: String) -> String { markerPrefix + id }
     /// The journals of orders that ended unknown and that nobody has settled: a set.
     package var unsettled: String { prefix + "unsettled" }
-    /// The exchange's markets as a worker loaded them from an address.
-    func markets(_ address: String) -> String { prefix + "markets:" + address }
+    /// The exchange's markets as a worker loaded them from an address, a simulator's or the exchange's own. The number
+    /// is that of the rules by which they are named.
+    func markets(_ baseURL: String) -> String {
+        prefix + "markets:2:" + Signing.hex(Signing.sha256(baseURL.utf8).prefix(6))
+    }
     /// What happened to the lane: breakers, gate, pauses. A stream of about a thousand entries.
     package var events: String { prefix + "events" }
     /// The kinds a person has stopped: a set.

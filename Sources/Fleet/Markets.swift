@@ -22,15 +22,14 @@ final class Markets {
         fetch: @escaping @LaneActor () async throws -> [Instrument]
     ) {
         (exchange, self.redis, self.log, self.nowMs, self.fetch) = (api.exchange, redis, log, nowMs, fetch)
-        // A simulator's markets are not those of the exchange.
-        key = keys.markets(Signing.hex(Signing.sha256(api.baseURL.utf8).prefix(6)))
+        key = keys.markets(api.baseURL)
     }
 
     /// The market of a unified symbol. The list is loaded at first use and again when it is an hour old or the
-    /// symbol is missing or closed, at most once a minute; while it cannot be had, an older one serves.
-    /// - Throws: `Refusal` when the exchange has no such market; what `fetch` throws.
-    func find(_ symbol: String) async throws -> Instrument {
-        do { try await load(for: symbol) } catch {
+    /// symbol is missing, or closed where that matters, at most once a minute; while it cannot be had, an older one
+    /// serves. - Throws: `Refusal` when the exchange has no such market; what `fetch` throws.
+    func find(_ symbol: String, toTrade: Bool = true) async throws -> Instrument {
+        do { try await load(for: symbol, toTrade) } catch {
             guard markets[symbol] != nil else { throw error }
             log.warning("market list not renewed", metadata: ["error": "\(error)"])
         }
@@ -44,21 +43,21 @@ final class Markets {
     /// Forgets a market that the exchange knows no more, until the list is loaded again.
     func forget(_ symbol: String) { markets[symbol] = nil }
 
-    private func isLoaded(for symbol: String) -> Bool {
+    private func isLoaded(for symbol: String, _ toTrade: Bool) -> Bool {
         let age = nowMs() - loadedMs
         // A clock may have been set back, here or where the list was loaded.
-        return 0...3_600_000 ~= age && (markets[symbol]?.isTrading == true || age <= 60_000)
+        return 0...3_600_000 ~= age && (markets[symbol].map { $0.isTrading || !toTrade } ?? false || age <= 60_000)
     }
 
     /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.
-    private func load(for symbol: String) async throws {
-        if isLoaded(for: symbol) { return }
-        try await loads.run(unless: { isLoaded(for: symbol) }) {
+    private func load(for symbol: String, _ toTrade: Bool) async throws {
+        if isLoaded(for: symbol, toTrade) { return }
+        try await loads.run(unless: { isLoaded(for: symbol, toTrade) }) {
             let claim = RedisArgument.text(key + ":claim")
             // It ends by itself in five seconds; who does not get it by then asks the exchange all the same.
             for _ in 0..<60 {
                 await takeShared()
-                if isLoaded(for: symbol) { return }
+                if isLoaded(for: symbol, toTrade) { return }
                 if await redis.pipeline([["SET", claim, "1", "NX", "PX", 5000]])[0] != .null { break }
                 try await LaneActor.sleep(for: .milliseconds(100))
             }

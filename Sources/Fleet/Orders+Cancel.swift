@@ -46,9 +46,8 @@ extension Orders {
         if isPrevented, !isOpen { return .ok(json(Order(prevented: reference.clientOrderId, symbol))) }
         // Its submit ends within minutes; until then there may be something to cancel, but each try takes tokens with which
         // the submit could find out.
-        let ageMs = nowMs() - job.enqueuedMs
-        if journal.state == "sending", journal.outcome == nil, ageMs < 600_000 {
-            throw SetAside(.milliseconds(min(max(ageMs / 4, 500), 60_000)))
+        if journal.state == "sending", journal.outcome == nil, journal.age < .seconds(600) {
+            throw SetAside(min(max(journal.age / 4, .milliseconds(500)), .seconds(60)))
         }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
     }

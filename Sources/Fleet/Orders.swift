@@ -16,7 +16,7 @@ package final class Orders {
     private let tickers: Tickers
     let journals: Journals
     private let configuration: Configuration
-    private let log: Logger
+    let log: Logger
     let nowMs: @Sendable () -> Int64
     /// Orders that the exchange has acknowledged and that were not seen to rest or end yet, by its ids.
     var acknowledged: [String: Acknowledged] = [:]
@@ -117,7 +117,7 @@ package final class Orders {
     }
 
     /// Sends the order, its journal opened for it when nothing more is waited for.
-    private func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
+    func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
         var isOpen = false
         let answer: Answer
         do {
@@ -149,159 +149,5 @@ package final class Orders {
         }
         await journals.note("acknowledged", job, id ?? "")
         return try await resume(order, nil, job)
-    }
-
-    /// What became of the order of a job that another worker has had before, where the journal says nothing: Redis may
-    /// have lost what that worker wrote down.
-    private func foundAgain(
-        _ order: OrderRequest, _ reference: OrderReference, _ job: Job
-    ) async throws -> Outcome? {
-        do {
-            guard try await find(reference, begunMs: job.enqueuedMs) != nil else { return nil }
-        } catch let error as ExchangeError where error.code == "older_order" {
-            return nil
-        } catch {
-            log.info("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
-        }
-        // It may exist, which the next delivery has to know too.
-        try await journals.begin(job, order, stampMs: 0)
-        return try await resume(order, nil, job)
-    }
-
-    /// One step with an order that may exist: whatever fails, it is tried again until patience ends. `journal` is read
-    /// where it is not given.
-    private func resume(_ order: OrderRequest, _ known: Journal?, _ job: Job) async throws -> Outcome {
-        var journal = known
-        if journal == nil { journal = try await journals.read(job.id) }
-        guard let journal else {
-            let text = "its journal was lost while it was sent, so it may exist"
-            return .ended(.unknown, code: "order_unknown", text)
-        }
-        var reason = "the exchange does not show it"
-        do {
-            var reference = try await reference(job.id, order.symbol)
-            reference.exchangeOrderId = journal.exchangeOrderId
-            // It stays there while the job is put aside: who asks next asks for it too.
-            if let id = journal.exchangeOrderId, acknowledged.count < 1000 {
-                acknowledged[id] = Acknowledged(job: job, order: order, reference: reference, owner: journal.owner)
-            }
-            let outcome = try await reconcile(order, reference, journal, job)
-            if let id = journal.exchangeOrderId { acknowledged[id] = nil }
-            return outcome
-        } catch let pause as SetAside {
-            // Not asked yet, or not to be asked again yet: that is no reason to call it unknown. That calls are stopped is.
-            var isAway = session.isStopped(trading: true)
-            if isAway {
-                await journals.note("unasked", job)
-                // Of the first question after a long pause nobody knows yet whether it will be answered.
-                awaySince = awaySince ?? .now
-                isAway = awaySince.map { .now - $0 > .seconds(10) } ?? false
-            }
-            if journal.outcome == nil, !isAway || journal.unaskedFor <= patience.unproven {
-                if journal.age > patience.unproven { log.warning("order still uncertain", metadata: job.metadata) }
-                throw pause
-            }
-            if isAway { reason = "the exchange does not answer" }
-        } catch let error as ExchangeError {
-            reason = "the exchange could not be asked: \(error)"
-        } catch let error as Refusal {
-            // A market that is not in the list now may be there again soon.
-            reason = error.message
-        }
-        // Counted from the first question: while nobody asked, nothing was learnt.
-        await journals.note("unasked", job)
-        guard journal.unaskedFor > patience.unproven || journal.outcome != nil else { throw journal.step }
-        return try await unknown(order, journal, job, reason)
-    }
-
-    private func unknown(
-        _ order: OrderRequest, _ journal: Journal, _ job: Job, _ reason: String
-    ) async throws -> Outcome {
-        log.error("order outcome unknown", metadata: job.metadata.merging(["reason": "\(reason)"]) { $1 })
-        let ids = [
-            "client_order_id": session.api.clientOrderId(jobId: job.id), "exchange_order_id": journal.exchangeOrderId,
-        ]
-        let advice = "the order may exist: \(reason); look it up by its client order id, then: producer order settle"
-        return try await journals.end(
-            job, .ended(.unknown, code: "order_unknown", advice, data: json(ids.compactMapValues { $0 })),
-            of: journal.owner)
-    }
-
-    /// Asks for the order. Found, it is adopted once it rests, is filled or has ended; not found, it is sent again when
-    /// that is safe. - Throws: `SetAside` until something is known.
-    private func reconcile(
-        _ order: OrderRequest, _ reference: OrderReference, _ journal: Journal, _ job: Job
-    ) async throws -> Outcome {
-        if let found = try await find(reference, begunMs: journal.begunMs) {
-            if !order.matches(found) {
-                return try await unknown(order, journal, job, "another order has its client order id")
-            }
-            if order.isEnding(found), journal.age < patience.ending { throw journal.step }
-            return try await journals.end(job, ended(found), of: journal.owner)
-        }
-        if reference.exchangeOrderId != nil || journal.knownFor > .zero {
-            // Acknowledged, so never sent again; the exchange shows it late.
-            await journals.note("absent", job, sends: journal.sends)
-            if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
-            return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
-        }
-        guard session.knowsTime else {
-            throw ExchangeError(.unknown, code: "no_clock", "it does not say what time it is")
-        }
-        // By two clocks, as one of them may have been set: Redis' and the exchange's own.
-        let window = journal.stampMs + Int64(session.api.acceptance / .milliseconds(1)) - session.exchangeNowMs
-        let left = max(journal.mayAppearFor, .milliseconds(window))
-        guard left == .zero, journal.outcome == nil else {
-            throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
-        }
-        await journals.note("absent", job, sends: journal.sends)
-        guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
-        if let deadline = job.deadlineMs, nowMs() >= deadline {
-            let text = "the order was not placed in time"
-            return try await absent(order, job, .ended(.expired, code: "deadline", text))
-        }
-        if journal.sends >= job.maxAttempts {
-            return try await absent(
-                order, job, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
-        }
-        return try await send(order, reference, job)
-    }
-
-    /// Ends an order that was never placed; the journal says whether that is certain.
-    private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await journals.begin(job, order, stampMs: 0)
-        return try await journals.end(job, outcome, of: journals.owner(job))
-    }
-
-    func ended(_ order: Order) -> Outcome {
-        if order.status != .rejected { return .ok(json(order)) }
-        return .ended(.rejected, code: "exchange_refused", "the exchange rejected the order", data: json(order))
-    }
-
-    /// What becomes of an order whose job may kill workers; nil: it was never sent. The exchange is asked once, unless
-    /// that may be what kills.
-    package func giveUp(_ order: OrderRequest, _ job: Job, _ reason: String) async throws -> Outcome? {
-        guard let journal = try await journals.read(job.id), journal.state == "sending" || journal.outcome != nil else {
-            return nil
-        }
-        if let known = journal.outcome { return known }
-        if job.deliveries <= 2 * Lease.maxDeliveries {
-            do {
-                let symbol = journal.symbol.isEmpty ? order.symbol : journal.symbol
-                let found = try await find(try await reference(job.id, symbol), begunMs: journal.begunMs)
-                if let found { return try await journals.end(job, ended(found), of: journal.owner) }
-                // It may be shown yet; then it is looked at as any other.
-                if journal.mayAppearFor > .zero { throw SetAside(journal.mayAppearFor + .seconds(1)) }
-            } catch let pause as SetAside {
-                // It could not be asked now: that is no reason to call it unknown.
-                throw pause
-            } catch {
-                log.warning("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
-            }
-        }
-        let data = #"{"client_order_id":\#(quoted(session.api.clientOrderId(jobId: job.id)))}"#
-        return try await journals.end(
-            job, .ended(.unknown, code: "order_unknown", "it may exist; its job was \(reason)", data: data),
-            of: journal.owner)
     }
 }

@@ -84,7 +84,13 @@ package final class TickerCache {
     }
 
     private func remember(_ symbol: String, _ entry: Entry) {
-        if let known = memory.get(symbol, at: nowMs()), known.madeMs > entry.madeMs { return }
+        let now = nowMs()
+        // One from later than now was kept before the clock was set back.
+        if let known = memory.get(symbol, at: now), known.madeMs > entry.madeMs,
+            known.receivedMs <= now + Self.aheadMs
+        {
+            return
+        }
         memory.set(symbol, entry, expiresMs: entry.receivedMs + Int64(ttl) * 1000)
     }
 

@@ -18,8 +18,8 @@ package final class Tickers {
         var waiters: [Waiter]
     }
 
-    private let session: ExchangeSession
-    private let cache: TickerCache
+    let session: ExchangeSession
+    let cache: TickerCache
     /// Whose claims are this worker's.
     private let owner: String
     private let redis: RedisClient
@@ -193,7 +193,8 @@ package final class Tickers {
     private func nameMarkets() async throws {
         for symbol in wanted.prefix(session.api.tickersAtOnce).filter({ $0.instrument == nil }).map(\.symbol) {
             let found: Result<Instrument, any Error>
-            do { found = .success(try await session.markets.find(symbol)) } catch let refusal as Refusal {
+            do { found = .success(try await session.markets.find(symbol, toTrade: false)) } catch let refusal as Refusal
+            {
                 found = .failure(refusal)
             }
             guard let index = wanted.firstIndex(where: { $0.symbol == symbol }) else { continue }
@@ -271,38 +272,5 @@ package final class Tickers {
                 waiter.continuation.resume(with: result)
             }
         }
-    }
-
-    /// Fetches the symbols in few requests and stores them in both tiers; none: all that were asked for in the last ten
-    /// minutes. - Returns: the count, and for each symbol without a ticker the reason.
-    package func refresh(_ symbols: [String], for job: Job) async throws -> (refreshed: Int, failed: [String: String]) {
-        var failed: [String: String] = [:]
-        var instruments: [Instrument] = []
-        for symbol in Set(symbols.isEmpty ? try await cache.allAsked() : symbols).sorted() {
-            do { instruments.append(try await session.markets.find(symbol)) } catch let error as Refusal {
-                failed[symbol] = error.message
-            }
-        }
-        var count = 0
-        let size = session.api.tickersAtOnce
-        var batches = stride(from: 0, to: instruments.count, by: size).map { instruments[$0...].prefix(size) }
-        while let batch = batches.popLast() {
-            do {
-                guard case .tickers(let tickers) = try await session.perform(.tickers(Array(batch)), for: job) else {
-                    continue
-                }
-                let found = Dictionary(tickers.map { ($0.symbol, cache.keep($0)) }, uniquingKeysWith: { $1 })
-                for symbol in batch.map(\.symbol) where found[symbol] == nil {
-                    failed[symbol] = "the exchange gave no ticker"
-                }
-                count += found.count
-                await cache.share(found)
-            } catch let error as ExchangeError where error.verdict == .permanent && batch.count > 1 {
-                batches += [batch.prefix(batch.count / 2), batch.dropFirst(batch.count / 2)]
-            } catch let error as ExchangeError where error.verdict == .permanent {
-                failed[batch.first?.symbol ?? ""] = error.message
-            }
-        }
-        return (count, failed)
     }
 }

@@ -188,8 +188,7 @@ struct OrderEvidenceTests {
         first.program.signal(SIGKILL)
         isOpen.store(true, ordering: .relaxed)
         // As if the list were older than a minute.
-        let key = RedisArgument.text(
-            Keys(.binance).markets(Signing.hex(Signing.sha256(fake.url.utf8).prefix(6))))
+        let key = RedisArgument.text(Keys(.binance).markets(fake.url))
         let list = try #require(try await stack.command(["GET", key]).text)
         let json = list.drop { $0 != " " }
         try await stack.command(["SET", key, .text("\(wallClockMs() - 61_000)\(json)")])
@@ -451,7 +450,7 @@ struct OrderEvidenceTests {
         // The same address as far as the list of markets goes.
         let shared = try #require(
             try await stack.command(["KEYS", Stack.key(.binance, "markets:*")]).array?.first?.text)
-        let own = Keys(.binance).markets(Signing.hex(Signing.sha256(fake.url.utf8).prefix(6)))
+        let own = Keys(.binance).markets(fake.url)
         try await stack.command(["RENAME", .text(shared), .text(own)])
         let second = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
         let result = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
