@@ -193,8 +193,11 @@ struct OrderEvidenceTests {
         let json = list.drop { $0 != " " }
         try await stack.command(["SET", key, .text("\(wallClockMs() - 61_000)\(json)")])
         let second = try await stack.worker(settings)
+        let lists = { fake.requests.filter { $0.target.contains("exchangeInfo") }.count }
+        _ = try await stack.run(.binance, .fetchTicker, ["symbol": "BTC/USDT", "max_attempts": "1"])
+        #expect(lists() == 1, "a ticker needs no open market")
         let taken = try await stack.run(.binance, .submitOrder, Stack.market("b"))
-        #expect(taken["status"].text == "ok", "\(taken)")
+        #expect(taken["status"].text == "ok" && lists() == 2, "\(taken)")
         withExtendedLifetime(second) {}
     }
 

@@ -60,6 +60,11 @@ struct TickerSharingTests {
             #expect(await cache.read(["BTC/USDT"]).isEmpty != isServed, "\(ours)")
             #expect((cache.get("BTC/USDT", maxAgeMs: 30_000) != nil) == isServed, "\(ours)")
         }
+        // Set back, it does not keep what comes from then on out of memory.
+        now.withLock { $0 = 5000 }
+        let late = #"{"symbol":"BTC/USDT","receivedMs":5000}"#
+        _ = cache.keep(try JSONDecoder().decode(Ticker.self, from: Data(late.utf8)))
+        #expect(cache.get("BTC/USDT", maxAgeMs: 30_000)?.receivedMs == 5000)
     }
 
     @Test("a refresh without symbols fetches those that memory has answered too")
