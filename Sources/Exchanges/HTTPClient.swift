@@ -117,6 +117,8 @@ package final class HTTPClient: Sendable {
         _ = curl_set_text(easy, CURLOPT_CUSTOMREQUEST, request.method.rawValue)
         _ = curl_set_long(easy, CURLOPT_NOSIGNAL, 1)
         _ = curl_set_long(easy, CURLOPT_CONNECTTIMEOUT, 5)
+        // Else a name that nobody looks up holds up all transfers after its timeout, until the system gives it up.
+        _ = curl_set_long(easy, CURLOPT_QUICK_EXIT, 1)
         _ = curl_set_long(easy, CURLOPT_TIMEOUT_MS, Int(totalTimeout / .milliseconds(1)))
         _ = curl_set_list(easy, transfer.headers)
         _ = curl_set_pointer(easy, CURLOPT_WRITEDATA, context)

@@ -13,6 +13,8 @@ struct Journal {
     /// Since the last send.
     let age: Duration
     let sends, absences: Int
+    /// Requests so far, those too that the exchange refused for their clock or nonce.
+    let tries: Int
     /// The last request's time, unix milliseconds by the exchange's clock; 0: not known.
     let stampMs: Int64
     /// Since when no question about it has been answered.
@@ -33,16 +35,17 @@ struct Journal {
     }
 
     init(_ reply: RedisValue) throws(RedisError) {
-        guard let values = reply.array, values.count >= 15, let state = values[0].text else {
+        guard let values = reply.array, values.count >= 16, let state = values[0].text else {
             throw RedisError(.malformedReply, "an order's journal was expected")
         }
-        let numbers = values.map { Int64($0.int ?? 0) }
+        // Somebody else may have written it: bounded, so that no sum of them overflows.
+        let numbers = values.map { Int64(min(max($0.int ?? 0, -1 << 50), 1 << 50)) }
         self.state = state
         outcome = values[1].text.flatMap(Outcome.written)
         owner = values[2].text ?? ""
         exchangeOrderId = values[3].text.flatMap { $0.isEmpty ? nil : $0 }
         (mayAppearFor, age) = (.milliseconds(numbers[4]), .milliseconds(numbers[5]))
-        (sends, absences) = (Int(numbers[7]), Int(numbers[8]))
+        (sends, absences, tries) = (Int(numbers[7]), Int(numbers[8]), Int(numbers[15]))
         (stampMs, unaskedFor, begunMs) = (numbers[9], .milliseconds(numbers[10]), numbers[11])
         (symbol, knownFor) = (values[12].text ?? "", .milliseconds(numbers[13]))
         request = values[14].text ?? ""
@@ -125,9 +128,14 @@ final class Journals {
     }
 
     /// What cannot be noted now is found out by the next delivery.
-    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "", sends: Int = 0) async {
-        let arguments: [RedisArgument] = [.text(what), .text(owner(job)), .text(exchangeOrderId), .int(sends)]
-        _ = try? await tell("fleet_journal_note", job.id, arguments)
+    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
+        _ = try? await tell("fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
+    }
+
+    /// Notes that the exchange did not show the order when it was asked after `seen` was read. Said once at most, as it
+    /// counts each time.
+    func noteAbsent(_ job: Job, _ seen: Journal) async {
+        _ = try? await call("fleet_journal_note", job.id, ["absent", "", "", .int(seen.tries)])
     }
 
     /// Seconds to keep the journal of an order that has ended: no shorter than its result.

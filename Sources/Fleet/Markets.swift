@@ -14,6 +14,8 @@ final class Markets {
     private let fetch: @LaneActor () async throws -> [Instrument]
     private var markets: [String: Instrument] = [:]
     private var loadedMs: Int64 = 0
+    /// Until when the list serves however old it is, as it could not be renewed.
+    private var renewAt = ContinuousClock.now
     private let loads = SharedLoad()
 
     /// `fetch` asks the exchange.
@@ -31,6 +33,7 @@ final class Markets {
     func find(_ symbol: String, toTrade: Bool = true) async throws -> Instrument {
         do { try await load(for: symbol, toTrade) } catch {
             guard markets[symbol] != nil else { throw error }
+            renewAt = .now + .seconds(10)
             log.warning("market list not renewed", metadata: ["error": "\(error)"])
         }
         if let market = markets[symbol] { return market }
@@ -40,13 +43,17 @@ final class Markets {
     /// The market, if the list is there and has it.
     func known(_ symbol: String) -> Instrument? { markets[symbol] }
 
+    /// The market, if the list need not be loaded for it.
+    func current(_ symbol: String) -> Instrument? { isLoaded(for: symbol, false) ? markets[symbol] : nil }
+
     /// Forgets a market that the exchange knows no more, until the list is loaded again.
     func forget(_ symbol: String) { markets[symbol] = nil }
 
     private func isLoaded(for symbol: String, _ toTrade: Bool) -> Bool {
+        let isThere = markets[symbol].map { $0.isTrading || !toTrade } ?? false
         let age = nowMs() - loadedMs
         // A clock may have been set back, here or where the list was loaded.
-        return 0...3_600_000 ~= age && (markets[symbol].map { $0.isTrading || !toTrade } ?? false || age <= 60_000)
+        return isThere && .now < renewAt || 0...3_600_000 ~= age && (isThere || age <= 60_000)
     }
 
     /// Loads the list when it has to be. Who waits for another's loading shares its success and its failure.

@@ -93,7 +93,7 @@ extension Orders {
         }
         if reference.exchangeOrderId != nil || journal.knownFor > .zero {
             // Acknowledged, so never sent again; the exchange shows it late.
-            await journals.note("absent", job, sends: journal.sends)
+            await journals.noteAbsent(job, journal)
             if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
@@ -106,7 +106,7 @@ extension Orders {
         guard left == .zero, journal.outcome == nil else {
             throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
         }
-        await journals.note("absent", job, sends: journal.sends)
+        await journals.noteAbsent(job, journal)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
             let text = "the order was not placed in time"

@@ -57,6 +57,7 @@ package final class Tickers {
     private func want(_ one: Wanted) {
         if let index = wanted.firstIndex(where: { $0.symbol == one.symbol }) {
             wanted[index].waiters += one.waiters
+            wanted[index].instrument = one.instrument ?? wanted[index].instrument
         } else {
             wanted.append(one)
         }
@@ -72,7 +73,7 @@ package final class Tickers {
                     do {
                         // Redis first: it needs no admission, and serves while the exchange is away.
                         await answerFromRedis()
-                        try await nameMarkets()
+                        nameMarkets(&requests)
                         let others: [Wanted]
                         (claimed, others) = await claim()
                         if !others.isEmpty { requests.addTask { await self.lookAgain(for: others) } }
@@ -152,7 +153,11 @@ package final class Tickers {
         for one in others { cache.noteAsked(one.symbol) }
         await cache.shareAsked()
         try? await LaneActor.sleep(for: .milliseconds(20))
-        for one in inTime(others) {
+        wantAgain(others)
+    }
+
+    private func wantAgain(_ all: [Wanted]) {
+        for one in inTime(all) {
             if isStopped { end([one], with: .failure(CancellationError())) } else { want(one) }
         }
     }
@@ -189,18 +194,29 @@ package final class Tickers {
         wanted.removeAll { $0.waiters.isEmpty }
     }
 
-    /// Finds the markets of those who are next; who wants one that the exchange has not is refused.
-    private func nameMarkets() async throws {
-        for symbol in wanted.prefix(session.api.tickersAtOnce).filter({ $0.instrument == nil }).map(\.symbol) {
-            let found: Result<Instrument, any Error>
-            do { found = .success(try await session.markets.find(symbol, toTrade: false)) } catch let refusal as Refusal
-            {
-                found = .failure(refusal)
-            }
-            guard let index = wanted.firstIndex(where: { $0.symbol == symbol }) else { continue }
-            switch found {
-            case .success(let instrument): wanted[index].instrument = instrument
-            case .failure(let refusal): end([wanted.remove(at: index)], with: .failure(refusal))
+    /// Names the markets of those who are next. Who needs the list for that waits for it beside the others; who wants a
+    /// market that the exchange has not is refused.
+    private func nameMarkets(_ requests: inout DiscardingTaskGroup) {
+        for index in wanted.indices.prefix(session.api.tickersAtOnce) where wanted[index].instrument == nil {
+            wanted[index].instrument = session.markets.current(wanted[index].symbol)
+        }
+        let unnamed = wanted.prefix(session.api.tickersAtOnce).filter { $0.instrument == nil }
+        let symbols = Set(unnamed.map(\.symbol))
+        wanted.removeAll { symbols.contains($0.symbol) }
+        if !unnamed.isEmpty { requests.addTask { await self.name(unnamed) } }
+    }
+
+    private func name(_ unnamed: [Wanted]) async {
+        var failure: (any Error)?
+        for var one in unnamed {
+            do {
+                // The list is not asked for again for each of them.
+                if let failure, session.markets.known(one.symbol) == nil { throw failure }
+                one.instrument = try await session.markets.find(one.symbol, toTrade: false)
+                wantAgain([one])
+            } catch {
+                if !(error is Refusal) { failure = error }
+                end([one], with: .failure(error))
             }
         }
     }

@@ -78,7 +78,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 9 end}
+  callback = function() return 10 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -348,7 +348,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
 -- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
--- '', since when the exchange is known to have it or 0, what was sent or ''}
+-- '', since when the exchange is known to have it or 0, what was sent or '', requests so far, refused ones too}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -363,6 +363,7 @@ local function looked(j)
   local known = j.acknowledged_ms or j.state == 'accepted' and j.ended_ms
   list[14] = known and time - known or 0
   list[15] = j.request or ''
+  list[16] = tonumber(j.tries or 0)
   return list
 end
 
@@ -403,6 +404,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   end
   if redis.call('SISMEMBER', keys[2], argv[4]) == 1 then return {'paused'} end
   redis.call('HSETNX', keys[1], 'begun_ms', time)
+  redis.call('HINCRBY', keys[1], 'tries', 1)
   if argv[5] and argv[5] ~= '0' then redis.call('HSETNX', keys[1], 'first_stamp_ms', argv[5]) end
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
@@ -418,14 +420,14 @@ end)
 -- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it, 'unasked' a
 -- question had no answer. Absences less than a second apart count as one.
 -- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
---       4 of 'absent': sends when it was asked
+--       4 of 'absent': requests so far when it was asked, as what did not show an earlier one says nothing of the last
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
     if time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
-    if argv[4] and argv[4] ~= (j.sends or '0') then return 0 end
+    if argv[4] and argv[4] ~= (j.tries or '0') then return 0 end
     redis.call('HINCRBY', keys[1], 'absent', 1)
     redis.call('HDEL', keys[1], 'unasked_ms')
   elseif argv[1] == 'unasked' then
@@ -469,6 +471,7 @@ redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom
   if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown') then return j.outcome end
   if argv[4] == '1' and (j.state == 'sending' or j.state == 'unknown') then return j.outcome or '' end
   if argv[4] == '1' and j.state == 'canceled' then return argv[2] end
+  if argv[4] == '' and j.state == 'canceled' and argv[1] ~= 'accepted' then return '' end
   if argv[4] == '2' and j.state ~= 'canceled' then return j.outcome or '' end
   local isOthers = (argv[5] or '') ~= '' and (j.owner or argv[5]) ~= argv[5]
   if isOthers and argv[1] ~= 'accepted' then return j.outcome or '' end
@@ -563,7 +566,8 @@ redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-o
   if since < tonumber(argv[4] or 0) then return 0 end
   -- A bucket is refilled evenly, while what came in a burst stays in a window that rolls until its end: three times the
   -- wait keeps within a limit of which another program uses half.
-  local full = time + (argv[1] / argv[3] * 1000 - since) * (argv[5] == '1' and 3 or 1)
+  -- No window justifies a longer wait than itself, whatever the exchange says.
+  local full = time + math.min(argv[1] / argv[3] * 1000 - since, window) * (argv[5] == '1' and 3 or 1)
   if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
   fill(keys[1], full, time)
   return 1

@@ -25,7 +25,7 @@ struct ShowOrder: AsyncParsableCommand {
         if json {
             var members: [String: Any] = ["exchange": exchange.rawValue, "id": id]
             for (name, value) in journal {
-                let number = name.hasSuffix("_ms") || ["sends", "absent"].contains(name) ? Int(value) : nil
+                let number = name.hasSuffix("_ms") || ["sends", "tries", "absent"].contains(name) ? Int(value) : nil
                 members[name] = name == "outcome" ? jsonObject("{\(value)}") : number ?? value as Any
             }
             return print(jsonText(members))

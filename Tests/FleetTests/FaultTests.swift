@@ -147,6 +147,57 @@ struct FaultTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("a market that is not in a list that cannot be renewed costs no other its ticker")
+    func unknownMarket() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("AssetPairs") { return .text("", status: 503) }
+            return .text(#"{"error":[],"result":{"XXBTZUSD":{"c":["1","1"]}}}"#)
+        }
+        // Old enough to be looked at again for a market that it has not.
+        let list = String(decoding: try JSONEncoder().encode([reference().instrument]), as: UTF8.self)
+        try await stack.command([
+            "SET", .text(Keys(.kraken).markets(fake.url)), .text("\(wallClockMs() - 61_000) \(list)"),
+        ])
+        for (id, symbol) in [("known", "BTC/USD"), ("not", "NOPE/USD")] {
+            try await stack.push(.kraken, .fetchTicker, ["id": id, "symbol": symbol, "max_attempts": "1"])
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        #expect(try await stack.result(.kraken, "not")["status"].text == "failed")
+        #expect(try await stack.result(.kraken, "known")["status"].text == "ok")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a name that nobody looks up holds up no other exchange, and no stop")
+    func silentNames() async throws {
+        let stack = try await Stack()
+        let (source, library) = (stack.directory.file("silent.c"), stack.directory.file("silent.so"))
+        let code = #"""
+            #define _GNU_SOURCE
+            #include <dlfcn.h>
+            #include <netdb.h>
+            #include <string.h>
+            #include <unistd.h>
+            int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+                while (name && strcmp(name, "silent.example") == 0) pause();
+                int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+                *(void **)&next = dlsym(RTLD_NEXT, "getaddrinfo");
+                return next(name, port, hints, found);
+            }
+            """#
+        try code.write(toFile: source, atomically: true, encoding: .utf8)
+        let compiler = try Program(["clang", "-shared", "-fPIC", "-o", library, source], in: stack.directory)
+        #expect(try await compiler.exited() == 0, "\(compiler.errors)")
+        let worker = try await stack.worker([
+            "LD_PRELOAD": library, "BINANCE_URL": "http://silent.example", "FLEET_EXCHANGES": "binance,bybit",
+        ])
+        let job = ["symbol": "BTC/USDT", "max_attempts": "1"]
+        #expect(try await stack.run(.binance, .fetchTicker, job)["status"].text == "failed")
+        #expect(try await stack.run(.bybit, .fetchTicker, job)["status"].text == "ok")
+        worker.program.signal(SIGTERM)
+        #expect(try await worker.program.exited() == 0)
+    }
+
     @Test("a stream key of another type stops its own kind only, and is served once the key is gone")
     func wrongType() async throws {
         let stack = try await Stack()

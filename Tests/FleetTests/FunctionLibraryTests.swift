@@ -649,6 +649,18 @@ struct BudgetTests {
         #expect(try await correct(1000) == 1)
     }
 
+    @Test("no use that an exchange tells keeps a budget closed for longer than its window")
+    func absurdUse() async throws {
+        let server = try await FunctionServer(streams: false)
+        for rolls in [false, true] {
+            let arguments: [RedisArgument] = ["60000000", .int(FunctionServer.hour), "94", "0", rolls ? "1" : "0"]
+            #expect(try await server.call("fleet_limit_correct", ["budget"], arguments) == .integer(1))
+            let most = (rolls ? 3 : 1) * FunctionServer.hour + 2000
+            #expect((1...most) ~= (try await server.redis("PTTL", "budget").int ?? 0))
+            try await server.redis("DEL", "budget")
+        }
+    }
+
     @Test("a window that rolls has begun its own length ago")
     func rollingCorrection() async throws {
         let server = try await FunctionServer(streams: false)
@@ -769,6 +781,21 @@ struct JournalFunctionTests {
         #expect(try await begin("c", journal, on: server)[0] == "sending")
     }
 
+    @Test("that an earlier request was not shown says nothing of the last one, of the same send too")
+    func absentBefore() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        let seen = RedisArgument.text(try await read(journal, on: server).last ?? "")
+        // The exchange refused its clock, and it is sent again.
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        try await server.redis("HSET", journal, "send_until_ms", "1")
+        let late = try await server.call("fleet_journal_note", [journal], ["absent", "", "", seen])
+        let last = RedisArgument.text(try await read(journal, on: server).last ?? "")
+        let next = try await server.call("fleet_journal_note", [journal], ["absent", "", "", last])
+        #expect(late == .integer(0) && next == .integer(1))
+    }
+
     @Test("an acknowledged order is never sent again, whatever is noted after")
     func acknowledged() async throws {
         let server = try await FunctionServer(streams: false)
@@ -819,8 +846,11 @@ struct JournalFunctionTests {
         #expect(try await note("released", "a", second, on: server) == 1)
         #expect(try await begin("b", second, on: server) == ["canceled", "", "", ""])
         #expect(try await begin("a", second, on: server)[0] == "canceled")
-        #expect(try await end("canceled", second, on: server) == "{canceled}")
-        #expect(try await cancel(second, on: server) == ["canceled", "{canceled}", "a", ""])
+        // Its first send was refused, which is said late: it stays canceled, unless the exchange has it after all.
+        let refusal = try await server.call("fleet_journal_end", [second], ["rejected", "{rejected}", 600, "", "a"])
+        #expect(refusal.text == "")
+        #expect(try await end("accepted", second, on: server) == "{accepted}")
+        #expect(try await cancel(second, on: server) == ["accepted", "{accepted}", "a", ""])
         for journal in [first, second] {
             #expect((1...600).contains(try await server.redis("TTL", journal).int ?? 0))
         }

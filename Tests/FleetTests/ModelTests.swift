@@ -118,6 +118,8 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("anybody may have found the order", "if isOthers and argv[1] ~= 'accepted' then", "if isOthers then"),
         Mutation("what was sent is not unsent", "(j.state == 'sending' or j.state == 'unknown')", "false"),
         Mutation("what is canceled stays so", "if argv[4] == '1' and j.state == 'canceled' then", "if false then"),
+        Mutation("canceled is no refusal", "if argv[4] == '' and j.state == 'canceled'", "if false"),
+        Mutation("an absence is of the last request", "if argv[4] and argv[4] ~= (j.tries or '0')", "if false"),
         Mutation("a person settles only what is unknown", "if state ~= 'unknown' then return", "if false then return"),
     ]
 }
@@ -780,7 +782,7 @@ struct JournalModel: Model {
     private var (isAcknowledged, isCancelWanted, isUncertain, isOver, isRecent, isPaused) = (
         false, false, false, false, false, false
     )
-    private var (absent, sends) = (0, 0)
+    private var (absent, sends, tries) = (0, 0, 0)
 
     /// Owners whose send may have been, or may still be, accepted, with the absences proven since it was over.
     private var open: [String: Int] = [:]
@@ -853,6 +855,7 @@ struct JournalModel: Model {
             try expect(reply == ["begun"], "\(reply), not begun")
             (state, owner, absent, isOver, isUncertain) = ("sending", caller, 0, false, false)
             if !isMine { sends += 1 }
+            tries += 1
             open = [caller: 0]
         }
         try compare()
@@ -860,10 +863,14 @@ struct JournalModel: Model {
 
     private mutating func note(_ what: String) async throws {
         let caller = random.below(3) == 0 ? random.pick(["a", "b", "c"]) ?? "a" : owner
-        let reply = try await call("fleet_journal_note", [journal], [.text(what), .text(caller), "77"]).int
+        // Of the last request, or of the one before it.
+        let asked = random.below(4) == 0 ? max(0, tries - 1) : tries
+        let reply = try await call(
+            "fleet_journal_note", [journal], [.text(what), .text(caller), "77", .int(asked)]
+        ).int
         var fits = state == "sending" && outcome == nil
         if what == "absent" {
-            fits = fits && isOver && !isRecent
+            fits = fits && isOver && !isRecent && asked == tries
         } else {
             fits = fits && caller == owner && !(what == "released" && isAcknowledged)
         }
@@ -905,7 +912,8 @@ struct JournalModel: Model {
         let isKnown = outcome != nil && (state != "unknown" || ending == "unknown")
         let isUnderWay = caller == nil && (state == "sending" || state == "unknown")
         let isOthers = ending != "accepted" && caller.map { ![$0, ""].contains(owner) && $0 != "" } ?? false
-        if !isKnown, !isUnderWay, !isOthers {
+        let isPrevented = caller != nil && state == "canceled" && ending != "accepted"
+        if !isKnown, !isUnderWay, !isOthers, !isPrevented {
             expected = "{\(ending)}"
             if caller != nil || state != "canceled" { (state, outcome, hasEnded) = (ending, expected, true) }
         }

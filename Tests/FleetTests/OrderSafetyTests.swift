@@ -316,6 +316,19 @@ struct OrderSafetyTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("absurd times in a journal that somebody wrote stop no worker")
+    func absurdJournal() async throws {
+        let stack = try await Stack()
+        for (id, time) in [("o", Int64.max), ("p", .min)] {
+            try await stack.journal(
+                .binance, id, ["state": "sending", "stamp_ms": "\(time)", "first_stamp_ms": "\(time)", "sent_ms": "1"])
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance"])
+        for id in ["o", "p"] { try await stack.push(.binance, .submitOrder, Stack.market(id)) }
+        try await eventually("both were asked about") { try await stack.added(.binance, .submitOrder) > 5 }
+        #expect(try await stack.orders(.binance).isEmpty && worker.program.exitStatus == nil)
+    }
+
     @Test("an order that is shown late ends ok with its fill, whether its answer was lost or only acknowledged")
     func shownLate() async throws {
         let stack = try await Stack()
