@@ -164,7 +164,11 @@ package final class ExchangeSession {
             let duration = start.duration(to: .now)
             metrics.requestDuration.record(duration: duration)
             await limiter?.correct(api.usage(in: response, of: call), api.charges(for: call), after: duration)
-            let answer = try api.answer(to: call, response)
+            // A list of all markets is megabytes.
+            let answer =
+                response.body.count > 100_000
+                ? try await LaneActor.apart { [api] in try api.answer(to: call, response) }
+                : try api.answer(to: call, response)
             // As if it had been read at this end of its way: a stamp may come too early, by that, and never too late.
             // One that was long on its way serves for want of a better one.
             let isSlow = duration > .seconds(1)

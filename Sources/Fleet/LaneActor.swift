@@ -19,6 +19,11 @@ package actor LaneActor {
         }
     }
 
+    /// Does what takes the processor for long on another thread, so that nothing here waits for it.
+    nonisolated static func apart<Value: Sendable>(_ work: @Sendable () throws -> Value) async throws -> Value {
+        try await withTaskExecutorPreference(globalConcurrentExecutor) { try work() }
+    }
+
     package nonisolated var unownedExecutor: UnownedSerialExecutor { Self.loop.executor.asUnownedSerialExecutor() }
 }
 

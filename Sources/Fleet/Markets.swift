@@ -72,7 +72,9 @@ final class Markets {
                 _ = await redis.pipeline([["DEL", claim]])
                 throw error
             }
-            let list = String(decoding: try JSONEncoder().encode(Array(markets.values)), as: UTF8.self)
+            let list = try await LaneActor.apart { [markets] in
+                String(decoding: try JSONEncoder().encode(Array(markets.values)), as: UTF8.self)
+            }
             _ = await redis.pipeline([
                 ["SET", .text(key), .text("\(loadedMs) \(list)"), "EX", 86_400], ["DEL", claim],
             ])
@@ -83,7 +85,9 @@ final class Markets {
     private func takeShared() async {
         let parts = await redis.pipeline([["GET", .text(key)]])[0].text?.split(separator: " ", maxSplits: 1)
         guard let parts, parts.count == 2, let sharedMs = Int64(parts[0]), sharedMs > loadedMs, sharedMs <= nowMs(),
-            let list = try? JSONDecoder().decode([Instrument].self, from: Data(parts[1].utf8))
+            let list = try? await LaneActor.apart({
+                try JSONDecoder().decode([Instrument].self, from: Data(parts[1].utf8))
+            })
         else { return }
         take(list, sharedMs)
     }
