@@ -91,23 +91,20 @@ package struct Binance: ExchangeAPI {
         return HTTPRequest(.post, url, headers: [key, form], body: text)
     }
 
-    package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+    package func read(_ response: HTTPResponse, to call: Call) throws(ExchangeError) -> Answer? {
         let body = JSON(body: response.body)
         guard response.status == 200 else { return try refusal(of: call, body, response) }
-        let answer: Answer? =
-            switch call {
-            case .time: body["serverTime"].unixMs.map(Answer.time)
-            case .instruments:
-                .markets(body["symbols"].list?.compactMap { instrument($0, limits: body["rateLimits"].list ?? []) })
-            case .tickers(let instruments):
-                (instruments.count == 1 ? [body] : body.list).map { rows in
-                    .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
-                }
-            case .submit(_, let reference), .cancel(let reference), .query(let reference, _), .history(let reference):
-                order(body, reference.instrument).map(Answer.order)
+        return switch call {
+        case .time: body["serverTime"].unixMs.map(Answer.time)
+        case .instruments:
+            .markets(body["symbols"].list?.compactMap { instrument($0, limits: body["rateLimits"].list ?? []) })
+        case .tickers(let instruments):
+            (instruments.count == 1 ? [body] : body.list).map { rows in
+                .tickers(named(instruments, rows) { ticker($0, $1, response.receivedMs) })
             }
-        guard let answer else { throw .malformed(response) }
-        return answer
+        case .submit(_, let reference), .cancel(let reference), .query(let reference, _), .history(let reference):
+            order(body, reference.instrument).map(Answer.order)
+        }
     }
 
     private func refusal(of call: Call, _ body: JSON, _ response: HTTPResponse) throws(ExchangeError) -> Answer {

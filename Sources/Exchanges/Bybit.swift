@@ -90,7 +90,7 @@ package struct Bybit: ExchangeAPI {
         return HTTPRequest(.post, url, headers: headers + [("Content-Type", "application/json")], body: payload)
     }
 
-    package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+    package func read(_ response: HTTPResponse, to call: Call) throws(ExchangeError) -> Answer? {
         guard response.status == 200 else {
             let verdict: Verdict =
                 switch response.status {
@@ -107,29 +107,26 @@ package struct Bybit: ExchangeAPI {
                 verdict, answered: "HTTP \(response.status)", "\(response.status)", response, retryAfter: silence)
         }
         let body = JSON(body: response.body)
-        guard let code = body["retCode"].int else { throw .malformed(response) }
+        guard let code = body["retCode"].int else { return nil }
         if code != 0 {
             if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
             throw refusal(code, of: call, body, response)
         }
         let rows = body["result"]["list"].list
-        let answer: Answer? =
-            switch call {
-            case .time: body["time"].unixMs.map(Answer.time)
-            case .instruments: .markets(rows?.compactMap(instrument))
-            case .tickers(let instruments):
-                rows.map { rows in
-                    .tickers(named(instruments, rows) { ticker($0, $1, body["time"].unixMs, response.receivedMs) })
-                }
-            case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
-            case .query(let reference, _), .history(let reference):
-                rows.map { rows in
-                    let row = rows.first { $0["orderLinkId"].text == reference.clientOrderId }
-                    return row.map { .order(order($0, reference)) } ?? .absent
-                }
+        return switch call {
+        case .time: body["time"].unixMs.map(Answer.time)
+        case .instruments: .markets(rows?.compactMap(instrument))
+        case .tickers(let instruments):
+            rows.map { rows in
+                .tickers(named(instruments, rows) { ticker($0, $1, body["time"].unixMs, response.receivedMs) })
             }
-        guard let answer else { throw .malformed(response) }
-        return answer
+        case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
+        case .query(let reference, _), .history(let reference):
+            rows.map { rows in
+                let row = rows.first { $0["orderLinkId"].text == reference.clientOrderId }
+                return row.map { .order(order($0, reference)) } ?? .absent
+            }
+        }
     }
 
     private func refusal(_ code: Int64, of call: Call, _ body: JSON, _ response: HTTPResponse) -> ExchangeError {

@@ -100,8 +100,9 @@ package protocol ExchangeAPI: Sendable {
     func usage(in response: HTTPResponse, of call: Call) -> [Usage]
     /// - Throws: `ExchangeError` of verdict `auth` when the call is private and there are no credentials.
     func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest
+    /// What an answer says; nil where it is not of the form that the exchange documents.
     /// - Throws: `ExchangeError` with the verdict on every answer that is no success.
-    func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer
+    func read(_ response: HTTPResponse, to call: Call) throws(ExchangeError) -> Answer?
 }
 
 extension ExchangeAPI {
@@ -113,6 +114,12 @@ extension ExchangeAPI {
     }
 
     package func usage(in response: HTTPResponse, of call: Call) -> [Usage] { [] }
+
+    /// - Throws: `ExchangeError` on every answer that is no success, and on what is no documented answer.
+    package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+        if let answer = try read(response, to: call) { return answer }
+        throw .malformed(response)
+    }
 
     func credentialsOrThrow() throws(ExchangeError) -> Credentials {
         if let credentials { return credentials }

@@ -2,11 +2,7 @@ internal import Foundation
 
 /// One request, its bytes final: what is signed is what is sent.
 package struct HTTPRequest: Sendable {
-    package enum Method: String, Sendable {
-        case get = "GET"
-        case post = "POST"
-        case delete = "DELETE"
-    }
+    package enum Method: String, Sendable { case get = "GET", post = "POST", delete = "DELETE" }
 
     package let method: Method
     package let url: String

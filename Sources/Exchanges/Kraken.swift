@@ -116,7 +116,7 @@ package struct Kraken: ExchangeAPI {
             ], body: body)
     }
 
-    package func answer(to call: Call, _ response: HTTPResponse) throws(ExchangeError) -> Answer {
+    package func read(_ response: HTTPResponse, to call: Call) throws(ExchangeError) -> Answer? {
         guard response.status == 200 else {
             let verdict: Verdict = [403, 418, 429].contains(response.status) ? .wait : .unknown
             // Any other status than 200 leaves open what became of an order.
@@ -125,40 +125,33 @@ package struct Kraken: ExchangeAPI {
         }
         let body = JSON(body: response.body)
         // Some are also seen with a space behind the colon.
-        guard let errors = body["error"].list?.compactMap({ $0.text?.replacing(": ", with: ":") }) else {
-            throw .malformed(response)
-        }
+        guard let errors = body["error"].list?.compactMap({ $0.text?.replacing(": ", with: ":") }) else { return nil }
         // Entries that begin with W are warnings beside a result.
         if let error = errors.first(where: { $0.hasPrefix("E") }) {
             if case .cancel = call, error.hasPrefix("EOrder:Unknown order") { return .absent }
             throw refusal(error, of: call, response)
         }
         let result = body["result"]
-        let answer: Answer? =
-            switch call {
-            case .time: result["unixtime"].secondsAsMs.map(Answer.time)
-            case .instruments: .markets(result.members?.compactMap(instrument))
-            case .tickers(let instruments):
-                result.members.map { rows in
-                    .tickers(instruments.compactMap { ticker(rows[$0.id], $0.symbol, response.receivedMs) })
-                }
-            case .submit: result["txid"].list?.first?.text.map(Answer.accepted)
-            case .cancel: result["count"].int.map { $0 > 0 ? .accepted(exchangeOrderId: nil) : .absent }
-            case .query(let reference, let others) where !others.isEmpty:
-                result.members.map { members in
-                    var found: [String: Order] = [:]
-                    for one in [reference] + others {
-                        guard let id = one.exchangeOrderId, let row = members[id] else { continue }
-                        if case .order(let order) = newest([id: row], one) { found[id] = order }
-                    }
-                    return .orders(found)
-                }
-            case .query(let reference, _):
-                newest((reference.exchangeOrderId == nil ? result["open"] : result).members, reference)
-            case .history(let reference): newest(result["closed"].members, reference)
+        return switch call {
+        case .time: result["unixtime"].secondsAsMs.map(Answer.time)
+        case .instruments: .markets(result.members?.compactMap(instrument))
+        case .tickers(let instruments):
+            result.members.map { rows in
+                .tickers(instruments.compactMap { ticker(rows[$0.id], $0.symbol, response.receivedMs) })
             }
-        guard let answer else { throw .malformed(response) }
-        return answer
+        case .submit: result["txid"].list?.first?.text.map(Answer.accepted)
+        case .cancel: result["count"].int.map { $0 > 0 ? .accepted(exchangeOrderId: nil) : .absent }
+        case .query(let reference, let others) where !others.isEmpty:
+            result.members.map { rows in
+                let found = ([reference] + others).compactMap { one in
+                    one.exchangeOrderId.flatMap { id in rows[id].map { (id, order(id, $0, one)) } }
+                }
+                return .orders(Dictionary(found) { $1 })
+            }
+        case .query(let reference, _):
+            newest((reference.exchangeOrderId == nil ? result["open"] : result).members, reference)
+        case .history(let reference): newest(result["closed"].members, reference)
+        }
     }
 
     private func refusal(_ error: String, of call: Call, _ response: HTTPResponse) -> ExchangeError {
@@ -203,10 +196,13 @@ package struct Kraken: ExchangeAPI {
     }
 
     /// Ended orders can share one client order id: the newest is the one meant.
-    private func newest(_ members: [String: JSON]?, _ reference: OrderReference) -> Answer? {
-        guard let members else { return nil }
-        let newest = members.max { ($0.value["opentm"].secondsAsMs ?? 0) < ($1.value["opentm"].secondsAsMs ?? 0) }
-        guard let (id, row) = newest else { return .absent }
+    private func newest(_ rows: [String: JSON]?, _ reference: OrderReference) -> Answer? {
+        guard let rows else { return nil }
+        let newest = rows.max { ($0.value["opentm"].secondsAsMs ?? 0) < ($1.value["opentm"].secondsAsMs ?? 0) }
+        return newest.map { .order(order($0, $1, reference)) } ?? .absent
+    }
+
+    private func order(_ id: String, _ row: JSON, _ reference: OrderReference) -> Order {
         let status: OrderStatus =
             switch row["status"].text {
             case "closed": .filled
@@ -214,14 +210,13 @@ package struct Kraken: ExchangeAPI {
             case "expired": .expired
             default: row["vol_exec"].positive == nil ? .open : .partiallyFilled
             }
-        return .order(
-            Order(
-                clientOrderId: reference.clientOrderId, exchangeOrderId: id, symbol: reference.instrument.symbol,
-                side: row["descr"]["type"].text.flatMap(Side.init),
-                type: row["descr"]["ordertype"].text.map { $0 == "market" ? .market : .limit }, status: status,
-                amount: row["vol"].decimal, filled: row["vol_exec"].decimal, averagePrice: row["price"].positiveText,
-                price: row["descr"]["price"].positiveText,
-                exchangeMs: row["closetm"].secondsAsMs ?? row["opentm"].secondsAsMs))
+        return Order(
+            clientOrderId: reference.clientOrderId, exchangeOrderId: id, symbol: reference.instrument.symbol,
+            side: row["descr"]["type"].text.flatMap(Side.init),
+            type: row["descr"]["ordertype"].text.map { $0 == "market" ? .market : .limit }, status: status,
+            amount: row["vol"].decimal, filled: row["vol_exec"].decimal, averagePrice: row["price"].positiveText,
+            price: row["descr"]["price"].positiveText,
+            exchangeMs: row["closetm"].secondsAsMs ?? row["opentm"].secondsAsMs)
     }
 
     private func instrument(_ id: String, _ pair: JSON) -> Instrument? {

@@ -3,12 +3,7 @@ internal import Foundation
 package enum Side: String, Sendable, Codable, CaseIterable { case buy, sell }
 package enum OrderType: String, Sendable, Codable, CaseIterable { case market, limit }
 /// Good till cancelled, immediate or cancel, fill or kill, post only.
-package enum TimeInForce: String, Sendable, CaseIterable {
-    case gtc = "GTC"
-    case ioc = "IOC"
-    case fok = "FOK"
-    case po = "PO"
-}
+package enum TimeInForce: String, Sendable, CaseIterable { case gtc = "GTC", ioc = "IOC", fok = "FOK", po = "PO" }
 package enum OrderStatus: String, Sendable, Codable {
     case open, filled, canceled, rejected, expired
     case partiallyFilled = "partially_filled"
