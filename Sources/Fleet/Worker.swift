@@ -6,30 +6,16 @@ internal import ServiceLifecycle
 internal import UnixSignals
 
 /// A worker process: one lane for each exchange, and a small HTTP server for metrics and health.
-package struct Worker: Sendable {
-    private let configuration: Configuration
-    private let registry: PrometheusRegistry
-    private let log: Logger
-
-    package init(configuration: Configuration, registry: PrometheusRegistry, log: Logger) {
-        self.configuration = configuration
-        self.registry = registry
-        self.log = log
-    }
-
+package enum Worker {
     /// Runs until SIGTERM or SIGINT. - Throws: when the metrics port cannot be had.
-    package func run() async throws {
-        let host = ProcessInfo.processInfo.hostName
-        let suffix = String(UInt16.random(in: .min ... .max), radix: 16)
-        let consumer = "\(host)-\(ProcessInfo.processInfo.processIdentifier)-" + String(("000" + suffix).suffix(4))
+    @LaneActor
+    package static func run(_ configuration: Configuration, registry: PrometheusRegistry, log: Logger) async throws {
+        let (host, process) = (ProcessInfo.processInfo.hostName, ProcessInfo.processInfo.processIdentifier)
+        let consumer = "\(host)-\(process)-" + String(format: "%04x", UInt16.random(in: 0 ... .max))
         let http = HTTPClient(now: wallClockMs)
         defer { http.close() }
-        var lanes: [Lane] = []
-        for api in configuration.apis {
-            lanes.append(
-                await Lane(
-                    api: api, consumer: consumer, configuration: configuration, http: http, log: log,
-                    nowMs: wallClockMs))
+        let lanes = configuration.apis.map { api in
+            Lane(api: api, consumer: consumer, configuration: configuration, http: http, log: log, nowMs: wallClockMs)
         }
         log.info(
             "worker starts",
@@ -37,31 +23,33 @@ package struct Worker: Sendable {
                 "consumer": "\(consumer)", "mode": "\(configuration.mode.rawValue)", "redis": "\(configuration.redis)",
                 "exchanges": "\(configuration.apis.map(\.exchange.rawValue).joined(separator: ","))",
             ])
+        let server = server(lanes, configuration.metricsPort, registry, log)
         // Shut down in reverse order: the lanes first, the metrics last.
         var group = ServiceGroupConfiguration(
-            services: [.init(service: server(lanes)), .init(service: Lanes(lanes: lanes))],
+            services: [.init(service: server), .init(service: Lanes(lanes: lanes))],
             gracefulShutdownSignals: [.sigterm, .sigint], logger: log)
         group.maximumGracefulShutdownDuration = .seconds(configuration.drainTimeout)
         try await ServiceGroup(configuration: group).run()
         log.info("worker stopped")
     }
 
-    private func server(_ lanes: [Lane]) -> some Service {
+    private nonisolated static func server(
+        _ lanes: [Lane], _ port: Int, _ registry: PrometheusRegistry, _ log: Logger
+    ) -> some Service {
         let router = Router()
-        router.get("/metrics") { [registry] _, _ in
+        router.get("/metrics") { _, _ in
             Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4"],
                 body: .init(byteBuffer: ByteBuffer(string: registry.text())))
         }
         // Alive: every lane's loop turned lately, whatever Redis does. A blocked read takes a second.
         router.get("/healthz") { _, _ in
-            await Self.report(lanes) { lane in ContinuousClock.now - lane.turnedAt < .seconds(15) }
+            await report(lanes) { lane in ContinuousClock.now - lane.turnedAt < .seconds(15) }
         }
-        router.get("/readyz") { _, _ in await Self.report(lanes) { $0.isReady } }
+        router.get("/readyz") { _, _ in await report(lanes) { $0.isReady } }
         return Application(
-            router: router,
-            configuration: .init(address: .hostname("0.0.0.0", port: configuration.metricsPort)),
-            onServerRunning: { [log] channel in
+            router: router, configuration: .init(address: .hostname("0.0.0.0", port: port)),
+            onServerRunning: { channel in
                 log.info("metrics served", metadata: ["port": "\(channel.localAddress?.port ?? 0)"])
             }, eventLoopGroupProvider: .shared(LaneActor.group),
             logger: Logger(label: "http") { _ in SwiftLogNoOpLogHandler() })

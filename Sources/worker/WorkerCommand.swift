@@ -31,7 +31,7 @@ struct WorkerCommand {
         var log = Logger(label: "worker")
         log.logLevel = configuration.logLevel
         do {
-            try await Worker(configuration: configuration, registry: registry, log: log).run()
+            try await Worker.run(configuration, registry: registry, log: log)
         } catch let error as IOError {
             // Everything else that is opened is tried again.
             let reason = String(cString: strerror(error.errnoCode))
