@@ -90,11 +90,9 @@ private func amounts(_ text: String) -> [String: Decimal]? {
 
 /// The environment, which of its names were asked for, and what was wrong with them.
 private struct Source {
-    private let environment: [String: String]
-    private(set) var faults: [String] = []
-    private var known: Set<String> = []
-
-    init(environment: [String: String]) { self.environment = environment }
+    let environment: [String: String]
+    var faults: [String] = []
+    var known: Set<String> = []
 
     mutating func fault(_ name: String, _ value: String, _ expected: String) {
         let line = "\(name)='\(value)': expected \(expected)"

@@ -35,7 +35,7 @@ package final class Job: Sendable {
     /// Reads a stream entry. Never fails: what is wrong becomes `Work.malformed`.
     package init(exchange: Exchange, kind: Kind, entryId: String, fields: [RedisValue], deliveries: Int = 1) {
         (self.exchange, self.kind, self.entryId, self.deliveries) = (exchange, kind, entryId, deliveries)
-        var reader = FieldReader(fields)
+        var reader = FieldReader(fields: fields)
         let own = reader.text("id", jobIdForm, isJobId)
         id = own ?? entryId
         deadlineMs = reader.number("deadline_ms", 0...Int64.max, "unix milliseconds")
@@ -69,10 +69,8 @@ private let jobIdForm = "1 to 64 of A-Z a-z 0-9 _ -"
 
 /// Picks the known fields out of an entry and keeps the first fault. Unknown fields are ignored.
 private struct FieldReader {
-    private let fields: [RedisValue]
-    private(set) var fault: String?
-
-    init(_ fields: [RedisValue]) { self.fields = fields }
+    let fields: [RedisValue]
+    var fault: String?
 
     /// The last of the name. Looked up without a dictionary, which would cost more than all else here: most jobs have
     /// few fields.
