@@ -203,13 +203,8 @@ package struct Kraken: ExchangeAPI {
     }
 
     private func order(_ id: String, _ row: JSON, _ reference: OrderReference) -> Order {
-        let status: OrderStatus =
-            switch row["status"].text {
-            case "closed": .filled
-            case "canceled": .canceled
-            case "expired": .expired
-            default: row["vol_exec"].positive == nil ? .open : .partiallyFilled
-            }
+        let ended: [String: OrderStatus] = ["closed": .filled, "canceled": .canceled, "expired": .expired]
+        let status = ended[row["status"].text ?? ""] ?? (row["vol_exec"].positive == nil ? .open : .partiallyFilled)
         return Order(
             clientOrderId: reference.clientOrderId, exchangeOrderId: id, symbol: reference.instrument.symbol,
             side: row["descr"]["type"].text.flatMap(Side.init),

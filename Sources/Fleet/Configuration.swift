@@ -194,9 +194,7 @@ private struct Source {
 extension Credentials {
     /// What simulator and workers share when no keys are given.
     package static func simulated(_ exchange: Exchange) -> Credentials {
-        let secret = "sim-\(exchange.rawValue)-secret"
-        let isBase64 = exchange == .kraken
-        return Credentials(
-            key: "sim-\(exchange.rawValue)-key", secret: isBase64 ? Data(secret.utf8).base64EncodedString() : secret)
+        let (key, secret) = ("sim-\(exchange.rawValue)-key", "sim-\(exchange.rawValue)-secret")
+        return Credentials(key: key, secret: exchange == .kraken ? Data(secret.utf8).base64EncodedString() : secret)
     }
 }

@@ -17,10 +17,8 @@ struct Enqueue: AsyncParsableCommand {
     @Argument(help: "A file; - or nothing: standard input.") var file = "-"
 
     func run() async throws {
-        // The file takes the place of standard input.
-        let isOpen = file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0
-        // Reading nothing fails on a directory, which can be opened.
-        guard isOpen, read(STDIN_FILENO, nil, 0) == 0 else {
+        // The file takes the place of standard input. Reading nothing fails on a directory, which can be opened.
+        guard file == "-" || dup2(open(file, O_RDONLY), STDIN_FILENO) >= 0, read(STDIN_FILENO, nil, 0) == 0 else {
             throw ValidationError("file '\(file)': expected a file that can be read")
         }
         let size = file == "-" ? nil : try? FileManager.default.attributesOfItem(atPath: file)[.size] as? Int
@@ -35,18 +33,18 @@ struct Enqueue: AsyncParsableCommand {
         }
         // One read is one batch: some hundred lines of a file, and of a pipe what is there.
         let newline = UInt8(ascii: "\n")
-        var (buffer, rest) = ([UInt8](repeating: 0, count: 65_536), [UInt8]())
-        var isAtEnd = false
-        while !isAtEnd {
-            let count = read(STDIN_FILENO, &buffer, buffer.count)
+        var (buffer, rest, count) = ([UInt8](repeating: 0, count: 65_536), [UInt8](), 1)
+        while count > 0 {
+            count = read(STDIN_FILENO, &buffer, buffer.count)
             guard count >= 0 else { throw Failure("\(String(cString: strerror(errno))): \(counts())") }
-            isAtEnd = count == 0
             bytes += count
-            rest += buffer[..<count]
-            guard isAtEnd || buffer[..<count].contains(newline) else { continue }
+            // The end of the input ends a line too.
+            let part = count == 0 ? [newline] : buffer[..<count]
+            rest += part
+            guard part.contains(newline) else { continue }
             var lines = rest.split(separator: newline, omittingEmptySubsequences: false)
-            // Behind the last line break is the beginning of a line; at the end of the input, a line.
-            rest = isAtEnd ? [] : Array(lines.removeLast())
+            // The beginning of the next.
+            rest = Array(lines.removeLast())
             var batch: [(line: Int, command: RedisCommand)] = []
             for line in lines.map({ String(decoding: $0, as: UTF8.self) }) {
                 last += 1
