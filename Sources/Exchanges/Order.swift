@@ -83,26 +83,21 @@ extension Instrument {
 
     /// Checks the order against the rules. Nothing is rounded: an order that does not fit is refused.
     package func check(_ order: OrderRequest) throws(Violation) {
-        func demand(_ isKept: Bool, _ field: String, _ value: String, _ expected: String) throws(Violation) {
-            if !isKept { throw Violation(description: "\(field) '\(value)': expected \(expected)") }
-        }
-        func demandAmount(_ isKept: Bool, _ expected: String) throws(Violation) {
-            try demand(isKept, "amount", order.amount, expected)
-        }
-        let amount = Decimal(wire: order.amount) ?? 0
-        try demand(isTrading, "symbol", symbol, "a market that is open for trading")
-        try demandAmount(amount > 0, "a decimal above 0 such as 0.01")
-        try demandAmount(amount.isMultiple(of: step), "a multiple of \(step)")
-        if let minAmount { try demandAmount(amount >= minAmount, "at least \(minAmount)") }
-        if let most = order.type == .market ? maxMarketAmount ?? maxAmount : maxAmount {
-            try demandAmount(amount <= most, "at most \(most)")
-        }
-        guard let text = order.price else { return }
-        let price = Decimal(wire: text) ?? 0
-        try demand(price > 0, "price", text, "a decimal above 0 such as 50000.5")
-        try demand(price.isMultiple(of: tick), "price", text, "a multiple of \(tick)")
-        if let minNotional {
-            try demandAmount(price * amount >= minNotional, "price × amount of at least \(minNotional)")
-        }
+        let (amount, price) = (Decimal(wire: order.amount) ?? 0, order.price.map { Decimal(wire: $0) ?? 0 })
+        // A bound that is not there is kept by every value.
+        let (least, worth) = (minAmount ?? amount, minNotional ?? 0)
+        let most = (order.type == .market ? maxMarketAmount : nil) ?? maxAmount ?? amount
+        let rules = [
+            ("symbol", isTrading, "a market that is open for trading"),
+            ("amount", amount > 0, "a decimal above 0 such as 0.01"),
+            ("amount", amount.isMultiple(of: step), "a multiple of \(step)"),
+            ("amount", amount >= least, "at least \(least)"), ("amount", amount <= most, "at most \(most)"),
+            ("price", price ?? 1 > 0, "a decimal above 0 such as 50000.5"),
+            ("price", price?.isMultiple(of: tick) ?? true, "a multiple of \(tick)"),
+            ("amount", price.map { $0 * amount >= worth } ?? true, "price × amount of at least \(worth)"),
+        ]
+        guard let (field, _, expected) = rules.first(where: { !$0.1 }) else { return }
+        let value = ["symbol": symbol, "amount": order.amount][field] ?? order.price ?? ""
+        throw Violation(description: "\(field) '\(value)': expected \(expected)")
     }
 }

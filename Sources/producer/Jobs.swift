@@ -20,20 +20,17 @@ struct JobOptions: ParsableArguments {
     @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
 
     func validate() throws {
-        if id == "" { throw ValidationError("--id: ''; expected 1 to 64 of A-Z a-z 0-9 _ -") }
-        if delay != nil, at != nil { throw ValidationError("--in and --at: expected one of them") }
-        if let at, at.ms < Int(wallClockMs()) - 60_000 {
-            throw ValidationError("--at: '\(utc(at.ms))'; expected a time that is to come, or at most a minute ago")
-        }
-        if let deadline, deadline.ms <= delay?.ms ?? at.map({ $0.ms - Int(wallClockMs()) }) ?? 0 {
-            throw ValidationError("--deadline: passes before the job is due")
-        }
-        guard let every else { return }
-        if every.ms < 1000 { throw ValidationError("--every: expected at least 1s") }
-        if wait { throw ValidationError("--wait: a job with --every never ends; expected one of them") }
-        if deadline != nil {
-            throw ValidationError("--deadline: would end every repetition; expected none with --every")
-        }
+        let due = delay?.ms ?? at.map { $0.ms - Int(wallClockMs()) } ?? 0
+        let past = "--at: '\(utc(at?.ms ?? 0))'; expected a time that is to come, or at most a minute ago"
+        let faults = [
+            (id == "", "--id: ''; expected 1 to 64 of A-Z a-z 0-9 _ -"),
+            (delay != nil && at != nil, "--in and --at: expected one of them"), (due < -60_000, past),
+            (deadline?.ms ?? .max <= due, "--deadline: passes before the job is due"),
+            (every?.ms ?? .max < 1000, "--every: expected at least 1s"),
+            (every != nil && wait, "--wait: a job with --every never ends; expected one of them"),
+            (every != nil && deadline != nil, "--deadline: would end every repetition; expected none with --every"),
+        ]
+        if let fault = faults.first(where: \.0) { throw ValidationError(fault.1) }
     }
 
     /// Enqueues the job; with `--wait` waits for its result, or takes the one that is there already.
