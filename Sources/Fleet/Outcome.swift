@@ -38,8 +38,7 @@ package struct Outcome: Sendable {
 
     /// `code: message` of an outcome that is an error.
     var error: String {
-        let object = try? JSONSerialization.jsonObject(with: Data("{\(json)}".utf8)) as? [String: Any]
-        let error = object?["error"] as? [String: Any]
+        let error = jsonObject("{\(json)}")["error"] as? [String: Any]
         return "\(error?["code"] ?? status.rawValue): \(error?["message"] ?? "")"
     }
 

@@ -15,9 +15,8 @@ struct Faults {
     mutating func change(_ wanted: [String: Any]) -> String? {
         var changed = values
         for (name, value) in wanted where name != "exchange" {
-            // Foundation takes a truth value for a number, of type "c".
-            let isNumber = (value as? NSNumber).map { String(cString: $0.objCType) != "c" } ?? false
-            guard isNumber, let most = Faults.most[name], let number = Double("\(value)"), 0...most ~= number else {
+            // By its JSON, as a truth value would be a number too.
+            guard let most = Faults.most[name], let number = Double(jsonText(value)), 0...most ~= number else {
                 return "\(name) = \(value): expected a number from 0 to that of \(jsonText(Faults.most))"
             }
             changed[name] = number
