@@ -82,7 +82,7 @@ package struct Binance: ExchangeAPI {
         let credentials = try credentialsOrThrow()
         let time = [("recvWindow", "\(receiveWindowMs)"), ("timestamp", "\(stamp.timestampMs)")]
         let payload = formEncoded(parameters + time)
-        let signature = Signing.hex(Signing.hmacSHA256(key: credentials.secret.utf8, payload.utf8))
+        let signature = Signing.hex(Signing.hmac(.sha256, key: credentials.secret.utf8, payload.utf8))
         let text = payload + "&signature=" + signature
         let key = (name: "X-MBX-APIKEY", value: credentials.key)
         let url = baseURL + "/api/v3/order"

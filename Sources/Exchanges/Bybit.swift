@@ -83,7 +83,7 @@ package struct Bybit: ExchangeAPI {
         let headers = [
             ("X-BAPI-API-KEY", credentials.key), ("X-BAPI-TIMESTAMP", "\(stamp.timestampMs)"),
             ("X-BAPI-RECV-WINDOW", "\(receiveWindowMs)"),
-            ("X-BAPI-SIGN", Signing.hex(Signing.hmacSHA256(key: credentials.secret.utf8, text.utf8))),
+            ("X-BAPI-SIGN", Signing.hex(Signing.hmac(.sha256, key: credentials.secret.utf8, text.utf8))),
         ]
         let url = baseURL + path
         if method != .post { return HTTPRequest(method, url + "?" + payload, headers: headers) }

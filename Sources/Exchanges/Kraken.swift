@@ -107,7 +107,7 @@ package struct Kraken: ExchangeAPI {
         let path = "/0/private/" + method
         let body = formEncoded([("nonce", "\(stamp.nonce)")] + parameters)
         let digest = Signing.sha256("\(stamp.nonce)\(body)".utf8)
-        let signature = Data(Signing.hmacSHA512(key: secret, path.utf8 + digest)).base64EncodedString()
+        let signature = Data(Signing.hmac(.sha512, key: secret, path.utf8 + digest)).base64EncodedString()
         return HTTPRequest(
             .post, baseURL + path,
             headers: [

@@ -2,6 +2,8 @@ internal import COpenSSL
 
 /// The digests the exchanges sign with, by libcrypto. Keys and messages are bytes; nothing is kept.
 package enum Signing {
+    package enum Digest { case sha256, sha512 }
+
     package static func sha256(_ message: some Collection<UInt8>) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: Int(SHA256_DIGEST_LENGTH)) { out, count in
             SHA256(Array(message), message.count, out.baseAddress)
@@ -9,18 +11,13 @@ package enum Signing {
         }
     }
 
-    package static func hmacSHA256(key: some Collection<UInt8>, _ message: some Collection<UInt8>) -> [UInt8] {
-        hmac(EVP_sha256(), Array(key), Array(message))
-    }
-
-    package static func hmacSHA512(key: some Collection<UInt8>, _ message: some Collection<UInt8>) -> [UInt8] {
-        hmac(EVP_sha512(), Array(key), Array(message))
-    }
-
-    private static func hmac(_ digest: OpaquePointer?, _ key: [UInt8], _ message: [UInt8]) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: Int(EVP_MAX_MD_SIZE)) { out, count in
+    package static func hmac(
+        _ digest: Digest, key: some Collection<UInt8>, _ message: some Collection<UInt8>
+    ) -> [UInt8] {
+        let (hash, key) = (digest == .sha256 ? EVP_sha256() : EVP_sha512(), Array(key))
+        return [UInt8](unsafeUninitializedCapacity: Int(EVP_MAX_MD_SIZE)) { out, count in
             var length: UInt32 = 0
-            HMAC(digest, key, Int32(key.count), message, message.count, out.baseAddress, &length)
+            HMAC(hash, key, Int32(key.count), Array(message), message.count, out.baseAddress, &length)
             count = Int(length)
         }
     }

@@ -74,8 +74,6 @@ package struct Configuration: Sendable {
     }
 }
 
-private func withoutEnd(_ url: String) -> String { url.hasSuffix("/") ? String(url.dropLast()) : url }
-
 /// Amounts by currency, from `NAME=decimal`, comma separated.
 private func amounts(_ text: String) -> [String: Decimal]? {
     var amounts: [String: Decimal] = [:]
@@ -179,7 +177,7 @@ private struct Source {
             faults.append("KRAKEN_SECRET: expected base64, as Kraken shows it")
         }
         let given = key.flatMap { key in secret.map { Credentials(key: key, secret: $0) } }
-        let url = withoutEnd(base ?? "") + (isSimulator ? "/" + exchange.rawValue : "")
+        let url = (base ?? "").replacing(/\/$/, with: "") + (isSimulator ? "/" + exchange.rawValue : "")
         return (url, given ?? (mode == .simulated ? .simulated(exchange) : nil))
     }
 

@@ -3,9 +3,7 @@ internal import Metrics
 
 /// What can happen to a delivered job besides being finished.
 enum Move: String, CaseIterable {
-    case retried, claimed, buried
-    case setAside = "set_aside"
-    case handedBack = "handed_back"
+    case retried, claimed, buried, setAside = "set_aside", handedBack = "handed_back"
     /// Finished here when it was another worker's already: nothing was changed.
     case fenced
 }

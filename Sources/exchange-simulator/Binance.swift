@@ -34,7 +34,7 @@ struct Binance: Dialect {
         let payload = [call.query, call.body].map { text in
             text.split(separator: "&").filter { !$0.hasPrefix("signature=") }.joined(separator: "&")
         }
-        let signature = Signing.hex(Signing.hmacSHA256(key: venue.secret.utf8, payload.joined().utf8))
+        let signature = Signing.hex(Signing.hmac(.sha256, key: venue.secret.utf8, payload.joined().utf8))
         return call["signature"]?.lowercased() == signature ? nil : "signature"
     }
     func checkFreshness(_ call: Call) throws {

@@ -24,7 +24,7 @@ struct Bybit: Dialect {
         if [sent[0], sent[1], sent[3]].contains("") { return "401" }
         if sent[1] != venue.key { return "key" }
         let message = sent[0...2].joined() + (call.method == "GET" ? call.query : call.body)
-        return Signing.hex(Signing.hmacSHA256(key: venue.secret.utf8, message.utf8)) == sent[3] ? nil : "signature"
+        return Signing.hex(Signing.hmac(.sha256, key: venue.secret.utf8, message.utf8)) == sent[3] ? nil : "signature"
     }
     func checkFreshness(_ call: Call) throws {
         let stamp = call.header("X-BAPI-TIMESTAMP"), window = call.header("X-BAPI-RECV-WINDOW")

@@ -36,7 +36,7 @@ struct Kraken: Dialect {
     func distrust(_ call: Call) -> String? {
         let nonce = call["nonce"] ?? "", secret = Data(base64Encoded: venue.secret) ?? Data()
         let message = Array(call.path.utf8) + Signing.sha256((nonce + call.body).utf8)
-        let signature = Data(Signing.hmacSHA512(key: secret, message)).base64EncodedString()
+        let signature = Data(Signing.hmac(.sha512, key: secret, message)).base64EncodedString()
         if call.header("API-Key") != venue.key { return "key" }
         if call.header("API-Sign") != signature { return "signature" }
         guard let number = UInt64(nonce), number > venue.nonce else { return "nonce" }

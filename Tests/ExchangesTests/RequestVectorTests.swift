@@ -171,17 +171,17 @@ struct RequestVectorTests {
         case .binance:
             let parts = payload.components(separatedBy: "&signature=")
             try #require(parts.count == 2)
-            #expect(parts[1] == Signing.hex(Signing.hmacSHA256(key: secret.utf8, parts[0].utf8)))
+            #expect(parts[1] == Signing.hex(Signing.hmac(.sha256, key: secret.utf8, parts[0].utf8)))
         case .bybit:
             let text = "\(time)\(credentials.key)5000\(payload)"
             let signature = request.headers.first { $0.name == "X-BAPI-SIGN" }?.value
-            #expect(signature == Signing.hex(Signing.hmacSHA256(key: secret.utf8, text.utf8)))
+            #expect(signature == Signing.hex(Signing.hmac(.sha256, key: secret.utf8, text.utf8)))
         case .kraken:
             let nonce = try #require(try parameters(request)["nonce"])
             let message = Array(path.utf8) + Signing.sha256((nonce + payload).utf8)
             let key = try #require(Data(base64Encoded: secret))
             let signature = request.headers.first { $0.name == "API-Sign" }?.value
-            #expect(signature == Data(Signing.hmacSHA512(key: key, message)).base64EncodedString())
+            #expect(signature == Data(Signing.hmac(.sha512, key: key, message)).base64EncodedString())
         }
     }
 
@@ -193,14 +193,14 @@ struct RequestVectorTests {
         }
         let secret = try #require(vector.json["credentials"]["secret"].text)
         if let text = derived["string_to_sign"].text {
-            return #expect(Signing.hex(Signing.hmacSHA256(key: secret.utf8, text.utf8)) == signature)
+            return #expect(Signing.hex(Signing.hmac(.sha256, key: secret.utf8, text.utf8)) == signature)
         }
         let digest = Signing.sha256(try #require(derived["sha256_input"].text).utf8)
         #expect(Signing.hex(digest) == derived["sha256_hex"].text)
         let message = Array(try #require(derived["path"].text).utf8) + digest
         if let hex = derived["hmac_message_hex"].text { #expect(Signing.hex(message) == hex) }
         let key = try #require(Data(base64Encoded: secret))
-        #expect(Data(Signing.hmacSHA512(key: key, message)).base64EncodedString() == signature)
+        #expect(Data(Signing.hmac(.sha512, key: key, message)).base64EncodedString() == signature)
     }
 
     @Test("every exemption names a vector that exists")
