@@ -25,6 +25,9 @@ final class ReplyReader {
 }
 
 extension RedisValue {
+    // A batch of results brings hundreds of them.
+    private static let (ok, queued) = (Array("OK".utf8), Array("QUEUED".utf8))
+
     fileprivate init(_ reply: redisReply) {
         let bytes = UnsafeRawBufferPointer(start: reply.str, count: reply.len)
         switch reply.type {
@@ -36,6 +39,8 @@ extension RedisValue {
         case REDIS_REPLY_ERROR:
             let text = String(decoding: bytes, as: UTF8.self)
             self = .error(RedisError(.server(String(text.prefix { $0 != " " })), text))
+        case REDIS_REPLY_STATUS where bytes.elementsEqual(Self.ok): self = .bytes(Self.ok)
+        case REDIS_REPLY_STATUS where bytes.elementsEqual(Self.queued): self = .bytes(Self.queued)
         default: self = .bytes([UInt8](bytes))
         }
     }
