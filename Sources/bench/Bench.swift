@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import Fleet
 
 /// Measures a fleet of its own beside the limits of the machine it runs on.
 @main
@@ -13,20 +12,4 @@ struct Bench: AsyncParsableCommand {
         subcommands: [
             Drain.self, Latency.self, HTTP.self, Sharing.self, Caches.self, Calls.self, Memory.self, Validate.self,
         ])
-}
-
-/// A command that prints what it measures on a rig of its own.
-protocol Measurement: AsyncParsableCommand, Sendable {
-    var json: Bool { get }
-    /// Blocks most of the time, on the lanes' thread, which nothing else needs here.
-    @LaneActor func measure(_ rig: Rig) async throws -> Table
-}
-
-extension Measurement {
-    func run() async throws {
-        defer { Rig.end() }
-        let table = try await measure(Rig())
-        table.show(json: json)
-        if !table.passes { throw ExitCode(1) }
-    }
 }
