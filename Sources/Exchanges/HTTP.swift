@@ -32,8 +32,8 @@ package struct HTTPError: Error, Sendable, CustomStringConvertible {
     package let description: String
 }
 
-/// `name=value` pairs joined with `&`, values percent-encoded as UTF-8 but for `A-Za-z0-9-._~` (RFC 3986).
-func formEncoded(_ pairs: [(String, String)]) -> String {
+/// `name=value` fields joined with `&`, values percent-encoded as UTF-8 but for `A-Za-z0-9-._~` (RFC 3986).
+func formEncoded(_ fields: [(String, String)]) -> String {
     let plain = CharacterSet(charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-    return pairs.map { "\($0)=\($1.addingPercentEncoding(withAllowedCharacters: plain) ?? "")" }.joined(separator: "&")
+    return fields.map { "\($0)=\($1.addingPercentEncoding(withAllowedCharacters: plain) ?? "")" }.joined(separator: "&")
 }
