@@ -26,6 +26,20 @@ struct OrderEvidenceTests {
             ].merging(more) { $1 })
     }
 
+    /// An order whose worker died long ago with its last delivery.
+    private func orphan(_ stack: Stack, _ exchange: Exchange, _ order: [String: String], deliveries: Int = 1)
+        async throws
+    {
+        let stream = Stack.key(exchange, "jobs:submit_order")
+        // Where a worker was, there is the group.
+        _ = await stack.pipeline([["XGROUP", "CREATE", stream, "workers", "0", "MKSTREAM"]])
+        let entry = try await stack.push(exchange, .submitOrder, order)
+        try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
+        try await stack.command([
+            "XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000, "RETRYCOUNT", .int(deliveries),
+        ])
+    }
+
     @Test("a journal lives as long as the order's result")
     func journalLife() async throws {
         let stack = try await Stack()
@@ -79,13 +93,7 @@ struct OrderEvidenceTests {
     func poisonInWindow() async throws {
         let stack = try await Stack()
         try await leave(stack, "o", ago: 100, left: 4000)
-        let stream = Stack.key(.binance, "jobs:submit_order")
-        try await stack.command(["XGROUP", "CREATE", stream, "workers", "0", "MKSTREAM"])
-        let entry = try await stack.push(.binance, .submitOrder, Stack.market("o"))
-        try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
-        try await stack.command([
-            "XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000, "RETRYCOUNT", 3,
-        ])
+        try await orphan(stack, .binance, Stack.market("o"), deliveries: 3)
         let worker = try await stack.worker(Self.binance)
         let result = try await stack.result(.binance, "o")
         #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
@@ -282,15 +290,37 @@ struct OrderEvidenceTests {
         #expect(try await stack.run(exchange, .submitOrder, Stack.market("o"))["status"].text == "ok")
         first.program.signal(SIGKILL)
         for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(exchange, key)]) }
-        let stream = Stack.key(exchange, "jobs:submit_order")
-        let entry = try await stack.push(exchange, .submitOrder, Stack.market("o"))
-        try await stack.command(["XREADGROUP", "GROUP", "workers", "ghost", "STREAMS", stream, ">"])
-        try await stack.command(["XCLAIM", stream, "workers", "ghost", 0, .text(entry), "IDLE", 60_000])
+        try await orphan(stack, exchange, Stack.market("o"))
         let second = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
         let result = try await stack.result(exchange, "o")
         #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
         #expect(try await stack.orders(exchange, jobId: "o").count == 1)
         withExtendedLifetime(second) {}
+    }
+
+    @Test(
+        "nor is it sent when it cannot be asked about, and what no rule would let go is refused then too",
+        arguments: [(["price": "32000.001"], "order_rule"), (["amount": "0.002"], "order_notional"), ([:], nil)])
+    func journalLostUnasked(_ change: [String: String], _ code: String?) async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            return .text("", status: 503)
+        }
+        try await orphan(stack, .binance, Stack.resting("o").merging(change) { $1 })
+        let settings = ["BINANCE_URL": fake.url, "FLEET_MAX_ORDER_NOTIONAL": "USDT=50"]
+        let worker = try await stack.worker(Self.binance.merging(settings) { $1 })
+        if let code {
+            let result = try await stack.result(.binance, "o")
+            #expect(result["status"].text == "rejected" && result["error"]["code"].text == code, "\(result)")
+        } else {
+            try await eventually("it is asked about") { try await stack.journal(.binance, "o")["unasked_ms"] != nil }
+            let journal = try await stack.journal(.binance, "o")
+            #expect(journal["stamp_ms"] == "0" && journal["sends"] == nil, "opened without a send: \(journal)")
+        }
+        #expect(!fake.requests.contains { $0.method == "POST" })
+        withExtendedLifetime(worker) {}
     }
 
     @Test("a cancel of an uncertain order leaves the questions about it and others the tokens they need")
