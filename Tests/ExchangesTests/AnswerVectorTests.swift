@@ -121,6 +121,23 @@ struct AnswerVectorTests {
         }
     }
 
+    @Test(
+        "of several orders in an answer the one that was asked for is taken, of one id the newest",
+        arguments: [
+            (
+                Exchange.bybit,
+                #"{"retCode":0,"result":{"list":[{"orderLinkId":"x","orderId":"1"},{"orderLinkId":"my-1","orderId":"2"}]}}"#
+            ), (.kraken, #"{"error":[],"result":{"open":{"1":{"opentm":1},"2":{"opentm":3},"3":{"opentm":2}}}}"#),
+        ])
+    func oneOfMany(_ exchange: Exchange, _ body: String) throws {
+        let call = Call.query(reference("my-1", instrument()))
+        guard case .order(let order) = try api(exchange).answer(to: call, response(body)) else {
+            Issue.record("no order")
+            return
+        }
+        #expect(order.exchangeOrderId == "2")
+    }
+
     private func expect(_ order: Order, _ parsed: JSONValue, _ vector: Vector, _ symbol: String) {
         #expect(order.symbol == symbol)
         #expect(order.exchangeOrderId == parsed["id"].text)

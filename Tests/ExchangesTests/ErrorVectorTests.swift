@@ -63,6 +63,15 @@ struct ErrorVectorTests {
         #expect(error.verdict == .unknown && error.mayHaveExecuted)
     }
 
+    @Test(
+        "a refusal by a server that is broken or overloaded leaves open what became of an order",
+        arguments: [(503, -1003), (429, -1008)])
+    func openRefusal(_ status: Int, _ code: Int) throws {
+        let answer = response(#"{"code":\#(code),"msg":"later"}"#, status: status)
+        let error = try #require(throws: ExchangeError.self) { try api(.binance).answer(to: submit(), answer) }
+        #expect(error.verdict == .wait && error.mayHaveExecuted)
+    }
+
     @Test("a refusal for limits says for how long, whatever its words", arguments: Exchange.allCases, [403, 418, 429])
     func silence(_ exchange: Exchange, _ status: Int) throws {
         let error = try #require(throws: ExchangeError.self) {
@@ -92,6 +101,9 @@ struct ErrorVectorTests {
             let error = try #require(throws: ExchangeError.self) { try api(.kraken).answer(to: submit(), answer) }
             #expect(error.verdict == verdict, "\(text)")
         }
+        let other = response(#"{"retCode":99999,"retMsg":"of orders nobody says"}"#)
+        let error = try #require(throws: ExchangeError.self) { try api(.bybit).answer(to: submit(), other) }
+        #expect(error.verdict == .unknown, "nor with Bybit")
         let gone = response(#"{"error":["EOrder: Unknown order"]}"#)
         guard case .absent = try api(.kraken).answer(to: .cancel(reference("my-1", instrument())), gone) else {
             Issue.record("absent was expected")
@@ -159,7 +171,12 @@ struct ErrorVectorTests {
                 .bybit, 200, ["x-bapi-limit-reset-timestamp": "1700000001500"],
                 #"{"retCode":10006,"retMsg":"Too many visits!","time":1700000000000}"#, 1500
             ),
+            (
+                .bybit, 200, ["x-bapi-limit-reset-timestamp": "1700000900000"],
+                #"{"retCode":10006,"retMsg":"","time":1700000000000}"#, 60_000
+            ),
             (.kraken, 200, [:], #"{"error":["EService: Throttled: 1700000005"]}"#, 5000),
+            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1700009999"]}"#, 3_600_000),
             (.kraken, 200, [:], #"{"error":["EService:Throttled: 1699999999"]}"#, 0),
         ])
     func waits(

@@ -49,6 +49,15 @@ struct HostileAnswerTests {
         if used != nil { #expect(usages.map { $0?.name } == ["create", "cancel", "realtime", "history", nil]) }
     }
 
+    @Test("Binance's headers say what was used of its budgets")
+    func used() {
+        let headers = ["used-weight-1m": "7", "order-count-10s": "8", "order-count-1d": "9"]
+        let answer = response("{}", headers: Dictionary(headers.map { ("x-mbx-" + $0, $1) }) { $1 })
+        let usages = api(.binance).usage(in: answer, of: submit())
+        #expect(usages.map(\.name) == api(.binance).charges(for: submit()).map(\.name))
+        #expect(usages.map(\.used) == [7, 8, 9] && usages.map(\.windowMs) == [60_000, 10_000, 86_400_000])
+    }
+
     @Test("times inside an order or a refusal that cannot be one are left out", arguments: Self.times)
     func timesInside(_ time: String) throws {
         let order = #"{"error":[],"result":{"OABC":{"status":"open","vol":"1","vol_exec":"0","opentm":\#(time)}}}"#
@@ -63,6 +72,13 @@ struct HostileAnswerTests {
         let reset = response(
             #"{"retCode":10006,"retMsg":"","time":\#(time)}"#, headers: ["x-bapi-limit-reset-timestamp": time])
         #expect(throws: ExchangeError.self) { try api(.bybit).answer(to: .time, reset) }
+    }
+
+    @Test("a key and a secret that the exchange repeats are hidden, in its code too")
+    func repeatedSecrets() {
+        let error = ExchangeError(.auth, code: "key_refused", "key-1 with secret-1", exchangeCode: "E:key-1:secret-1")
+            .hiding(Credentials(key: "key-1", secret: "secret-1"))
+        #expect(error.message == "*** with ***" && error.exchangeCode == "E:***:***")
     }
 
     @Test("the exchange's words are cut")

@@ -55,6 +55,9 @@ struct InstrumentTests {
             Case(order: order(amount: "1e2", price: "1"), fault: ["amount", "1e2"]),
             Case(order: order(amount: "1", price: "-1"), fault: ["price", "-1"]),
             Case(
+                order: order(.market, amount: "3", price: nil), market: instrument(maxAmount: 9, maxMarketAmount: 2),
+                fault: ["amount", "'3'", "at most 2"]),
+            Case(
                 order: order(), market: instrument(isTrading: false), fault: ["symbol", "BTC/USDT", "open for trading"]),
         ])
     func rules(_ example: Case) throws {

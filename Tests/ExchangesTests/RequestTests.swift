@@ -18,6 +18,25 @@ struct RequestTests {
         #expect(body.contains("&deadline=2023-11-14T22%3A13%3A30Z"), "\(body)")
     }
 
+    @Test("an order may be accepted for longer than its request lasts, and be shown late")
+    func acceptance() {
+        // The window of the request, for Binance's ten seconds and Bybit's unstated ones more, and a few for the rest.
+        for (exchange, window) in [(Exchange.binance, 15), (.bybit, 15), (.kraken, 10)] {
+            #expect(api(exchange).acceptance >= .seconds(window + 3), "\(exchange)")
+        }
+    }
+
+    @Test("an order that was found is another where the exchange says so of its side, type, amount or price")
+    func matches() {
+        var found = Order(prevented: "my-1", "BTC/USDT")
+        #expect(order().matches(found), "it says nothing")
+        (found.side, found.type, found.amount, found.price) = (.buy, .limit, "0.010", "50000.0")
+        #expect(order().matches(found))
+        for other in [order(.limit, .sell), order(.market, price: nil), order(amount: "0.02"), order(price: "50001")] {
+            #expect(!other.matches(found), "\(other)")
+        }
+    }
+
     @Test("a private call without a key is refused before anything is built", arguments: Exchange.allCases)
     func noKey(_ exchange: Exchange) throws {
         let api = api(exchange, credentials: nil)

@@ -18,11 +18,13 @@ func api(
 
 func instrument(
     _ symbol: String = "BTC/USDT", id: String? = nil, tick: Decimal = 0.01, step: Decimal = 0.00001,
-    minAmount: Decimal? = nil, maxAmount: Decimal? = nil, minNotional: Decimal? = nil, isTrading: Bool = true
+    minAmount: Decimal? = nil, maxAmount: Decimal? = nil, minNotional: Decimal? = nil, isTrading: Bool = true,
+    maxMarketAmount: Decimal? = nil
 ) -> Instrument {
     Instrument(
         symbol: symbol, id: id ?? symbol.replacing("/", with: ""), tick: tick, step: step, minAmount: minAmount,
-        maxAmount: maxAmount, minNotional: minNotional, isTrading: isTrading)
+        maxAmount: maxAmount, minNotional: minNotional, isTrading: isTrading,
+        maxMarketAmount: maxMarketAmount)
 }
 
 func order(
