@@ -181,8 +181,9 @@ struct FunctionLibraryTests {
         let server = try await FunctionServer()
         let foreign = #"["fetch_ticker","x",\#(every),["symbol","BTC/USDT"]]"#
         try await server.redis("ZADD", server.keys.delayed, "1", foreign)
-        for bad in [{ try await server.enqueue("n", every: -5) }, { try await server.enqueue("n", due: -1) }] {
-            let error = try #require(await #expect(throws: RedisError.self) { try await bad() })
+        for (due, every) in [(0, -5), (-1, 0), (10_000_000_000_000, 0)] {
+            let error = try #require(
+                await #expect(throws: RedisError.self) { try await server.enqueue("n", due: due, every: every) })
             #expect(error.code == .server("DUE") && error.message.contains("expected a whole number"), "\(error)")
         }
         _ = try await server.enqueue("good", wait: 1)
@@ -207,6 +208,10 @@ struct FunctionLibraryTests {
         }
         #expect(refusal?.code == .server("DUPLICATE"))
         #expect(try await server.redis("XLEN", keys.dead).int == 1)
+        let ticker = try #require(
+            try await server.redis("XADD", keys.dead, "*", "fleet_kind", "fetch_ticker", "fleet_reason", reason).text)
+        let tickers = [keys.dead, keys.jobs(.fetchTicker), keys.marker("t"), keys.result("t"), keys.order("t")]
+        #expect(try await server.call("fleet_replay", tickers, [.text(ticker)]).text?.isEmpty == false)
         try await server.redis("HSET", keys.order("o"), "state", "unknown", "outcome", "{}")
         #expect(try await server.call("fleet_replay", names, [.text(entry)]).text?.isEmpty == false)
     }
@@ -279,6 +284,16 @@ struct FunctionLibraryTests {
         #expect(try await server.finish(entry, reply: "text") == 1)
         #expect(try await server.redis("GET", "text").text == "x")
         #expect(try await server.redis("GET", server.keys.result(entry)).text == "{}")
+    }
+
+    @Test("a Redis without memory is asked for nothing but new work and a person's word in vain")
+    func allowedWithoutMemory() async throws {
+        let list = try await FunctionServer(streams: false).redis("FUNCTION", "LIST")
+        let functions = (list.array?.first?.array?.last?.array ?? []).map { ($0.array?[1].text, $0.array?[5].texts) }
+        let refused = functions.filter { $0.1 == [] }.compactMap(\.0).sorted()
+        let news = ["fleet_cache_put", "fleet_enqueue", "fleet_journal_begin", "fleet_journal_settle", "fleet_replay"]
+        #expect(refused == news)
+        #expect(functions.count > 20)
     }
 
     @Test("a Redis without memory refuses new jobs and sends, and lets running ones end")
@@ -501,6 +516,7 @@ struct FunctionLibraryTests {
         #expect(try await server.promote().first == 1)
         #expect(try await server.entries(server.keys.jobs(.fetchTicker)).map { field("id", of: $0) } == ["right"])
         #expect(try await server.redis("ZCARD", delayed).int == garbage.count + 1)
+        #expect(try await server.redis("ZCOUNT", delayed, "-inf", "1").int == 0, "others come before them next time")
         // Once the stream is one again, the job comes.
         try await server.redis("DEL", wrong)
         try await ripen(server)
@@ -551,7 +567,7 @@ struct BudgetTests {
             ).array?.first?.int
         }
         #expect(try await take(.submit(order, reference()), .order, most: 1000) ?? 0 > 40)
-        #expect(try await take(.submit(order, reference()), .order, most: 1000) == 0)
+        #expect(try await take(.submit(order, reference()), .order, most: 1000) ?? 9 < 9, "what came back meanwhile")
         #expect(try await take(.cancel(reference()), .cancel, most: 1) == 1)
     }
 
@@ -715,6 +731,8 @@ struct JournalFunctionTests {
         #expect(try await begin("a", journal, on: server) == ["begun"])
         #expect(try await note("released", "b", journal, on: server) == 0)
         #expect(try await note("released", "a", journal, on: server) == 1)
+        // As that of a failed order that was replayed.
+        try await server.redis("EXPIRE", journal, "600")
         #expect(try await begin("b", journal, on: server) == ["begun"])
         #expect(try await note("uncertain", "a", journal, on: server) == 0)
         let standing = try await read(journal, on: server)
@@ -771,9 +789,15 @@ struct JournalFunctionTests {
         #expect(try await note("absent", "b", journal, on: server) == 1)
         #expect(try await note("absent", "c", journal, on: server) == 0)
         #expect(try await begin("b", journal, on: server)[0] == "sending")
-        try await server.redis("HSET", journal, "absent_ms", "1")
+        try await server.redis("HSET", journal, "absent_ms", "1", "unasked_ms", "1")
+        #expect(try await note("unasked", "c", journal, on: server) == 0)
+        #expect(try await server.redis("HGET", journal, "unasked_ms").text == "1", "the first that was not answered")
+        let ofSecond = try await server.call("fleet_journal_note", [journal], ["absent", "c", "", 2])
+        #expect(ofSecond.int == 0, "asked about a send that this one is not")
         #expect(try await note("absent", "c", journal, on: server) == 1)
+        #expect(try await note("unasked", "c", journal, on: server) == 1, "it was answered meanwhile")
         #expect(try await begin("b", journal, on: server) == ["begun"])
+        #expect(try await server.redis("HEXISTS", journal, "unasked_ms").int == 0)
         #expect(try await begin("a", journal, on: server) == ["sending", "", "b", ""])
         #expect(try await server.redis("HGET", journal, "sends").text == "2")
         // The absences of the first send say nothing about the second.
@@ -809,28 +833,32 @@ struct JournalFunctionTests {
         for owner in ["a", "b"] { #expect(try await begin(owner, journal, on: server).last == "77") }
     }
 
-    @Test("a cancel prevents its order, whatever symbol it names, and absences are one symbol's")
+    @Test("a cancel prevents its order, whatever symbol it names, and absences are one order's")
     func canceledSymbols() async throws {
         let server = try await FunctionServer(streams: false)
         func cancel(_ id: String, _ symbol: RedisArgument) async throws -> String? {
             try await server.call("fleet_journal_cancel", [server.keys.order(id)], [600, symbol]).texts.first
         }
-        func begin(_ id: String, _ symbol: RedisArgument) async throws -> String? {
+        func begin(_ id: String, _ symbol: RedisArgument, _ terms: RedisArgument = "", stamp: Int = 1) async throws
+            -> String?
+        {
             try await server.call(
                 "fleet_journal_begin", [server.keys.order(id), server.keys.paused],
-                ["w 1-0", 5000, 600, "submit_order", "1", symbol]
+                ["w 1-0", 5000, 600, "submit_order", .int(stamp), symbol, terms]
             ).texts.first
         }
         #expect(try await cancel("o", "C/D") == "canceled")
         #expect(try await begin("o", "A/B") == "canceled")
         // What was sent is not prevented by what a cancel saw before, nor by another's absences.
-        #expect(try await begin("sent", "A/B") == "begun")
+        #expect(try await begin("sent", "A/B", "buy 1") == "begun")
         let late = try await server.call(
             "fleet_journal_end", [server.keys.order("sent")], ["accepted", "{old}", 600, "2", ""])
         #expect(late.text == "")
         try await server.redis("HSET", server.keys.order("sent"), "send_until_ms", "1", "absent", "2", "owner", "x")
-        #expect(try await begin("sent", "C/D") == "sending")
-        #expect(try await begin("sent", "A/B") == "begun")
+        #expect(try await begin("sent", "C/D", "buy 1") == "sending")
+        #expect(try await begin("sent", "A/B", "buy 2") == "sending")
+        #expect(try await begin("sent", "A/B", "buy 1", stamp: 2) == "begun")
+        #expect(try await server.redis("HGET", server.keys.order("sent"), "first_stamp_ms").text == "1")
     }
 
     @Test("a cancel prevents the send that has not begun, and the next one of that which has")
@@ -876,7 +904,11 @@ struct JournalFunctionTests {
         #expect(try await end("unknown", journal, on: server) == "{unknown}")
         #expect(try await server.redis("TTL", journal).int == -1, "it is there until somebody knows")
         #expect(try await begin("a", journal, on: server).prefix(2) == ["unknown", "{unknown}"])
+        let unsent = try await server.call("fleet_journal_end", [journal], ["expired", "{expired}", 600, "1"])
+        #expect(unsent.text == "{unknown}", "what may exist does not end as what was never sent")
+        #expect(try await server.redis("SCARD", server.keys.unsettled).int == 1)
         #expect(try await settle(journal, on: server) == "settled")
+        #expect(try await server.redis("SCARD", server.keys.unsettled).int == 0)
         #expect(try await server.redis("HGET", journal, "note").text == "me")
         #expect(try await server.redis("GET", server.keys.result("o")).text == "{result}")
         #expect(try await settle(journal, on: server) == "accepted")
@@ -886,6 +918,7 @@ struct JournalFunctionTests {
         #expect(try await begin("a", second, on: server) == ["begun"])
         #expect(try await end("unknown", second, on: server) == "{unknown}")
         #expect(try await end("rejected", second, on: server) == "{rejected}")
+        #expect(try await server.redis("SCARD", server.keys.unsettled).int == 0)
         for state in ["accepted", "unknown"] { #expect(try await end(state, second, on: server) == "{rejected}") }
         for what in ["released", "acknowledged", "uncertain", "absent"] {
             #expect(try await note(what, "a", second, on: server) == 0)
