@@ -1,6 +1,5 @@
 import Exchanges
 import Foundation
-import Logging
 import Redis
 import Synchronization
 import TestSupport
@@ -96,6 +95,8 @@ struct LimitTests {
         let first = try await stack.push(exchange, .fetchTicker, job)
         let gate = RedisArgument.text(Keys(exchange).gate("default"))
         try await eventually("the gate is closed") { try await stack.command(["PTTL", gate]).int ?? 0 > 0 }
+        let opens = try await stack.command(["GET", gate]).text.flatMap { Int64($0) } ?? 0
+        #expect(opens - wallClockMs() > 5000)
         try await stack.endFaults()
         // Both workers have jobs to do, and neither calls.
         var entries = [first]
@@ -232,19 +233,16 @@ struct LimitTests {
     @LaneActor
     private func notSent(_ limiter: Limiter, _ server: FunctionServer) async throws {
         struct Stopped: Error {}
-        let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         let fake = FakeHTTPServer { _ in .text(#"{"error":[],"result":{"unixtime":1700000000}}"#) }
         let http = HTTPClient(now: wallClockMs)
         defer { http.close() }
         let hasNonce = Atomic(true)
-        let session = ExchangeSession(
-            api: try kraken(fake.url), http: http, limiter: limiter,
-            events: Events(keys: Keys(.kraken), consumer: "test", log: log), redis: server.client, keys: Keys(.kraken),
-            metrics: LaneMetrics(.kraken), log: log, nowMs: wallClockMs
-        ) { () async throws(ExchangeError) in
-            if hasNonce.load(ordering: .relaxed) { return 1 }
-            throw ExchangeError(.wait, code: "no_nonce", "none")
-        }
+        let session = try session(
+            with: kraken(fake.url), http, limiter: limiter,
+            nextNonce: { () async throws(ExchangeError) in
+                if hasNonce.load(ordering: .relaxed) { return 1 }
+                throw ExchangeError(.wait, code: "no_nonce", "none")
+            })
         let budget = Keys(.kraken).limit("private", "a")
         await #expect(throws: Stopped.self) {
             try await session.perform(.query(reference()), for: nil) { _ in

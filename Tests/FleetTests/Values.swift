@@ -1,4 +1,5 @@
 import Foundation
+import Logging
 import Redis
 import TestSupport
 import Testing
@@ -49,6 +50,20 @@ func query() -> Call {
 
 func kraken(_ url: String) throws -> any ExchangeAPI {
     try #require(try Configuration(["KRAKEN_URL": url, "FLEET_EXCHANGES": "kraken"]).apis.first)
+}
+
+/// A session without what is kept in Redis.
+@LaneActor
+func session(
+    with api: any ExchangeAPI, _ http: HTTPClient, limiter: Limiter? = nil,
+    nowMs: @escaping @Sendable () -> Int64 = wallClockMs,
+    nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64 = { 1 }
+) throws -> ExchangeSession {
+    let (keys, log) = (Keys(api.exchange), Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    return ExchangeSession(
+        api: api, http: http, limiter: limiter, events: Events(keys: keys, consumer: "test", log: log),
+        redis: RedisClient(url: try RedisURL("unix:///none"), loop: LaneActor.loop, name: "test"), keys: keys,
+        metrics: LaneMetrics(api.exchange), log: log, nowMs: nowMs, nextNonce: nextNonce)
 }
 
 /// A market list of Binance that has BTC/USDT.
@@ -169,7 +184,9 @@ extension FakeHTTPServer {
     /// A Bybit that knows the time and one market, and answers everything else with `answer`.
     static func bybit(refusing answer: String, headers: [String: String] = [:]) -> FakeHTTPServer {
         FakeHTTPServer { request in
-            if request.target.contains("time") { return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#) }
+            if request.target.contains("market/time") {
+                return .text(#"{"retCode":0,"result":{},"time":1700000000000}"#)
+            }
             guard request.target.contains("instruments") else { return .text(answer, headers: headers) }
             let market =
                 #"{"symbol":"BTCUSDT","baseCoin":"BTC","quoteCoin":"USDT","status":"Trading","#
