@@ -40,12 +40,13 @@ struct OrderEvidenceTests {
         ])
     }
 
-    @Test("a journal lives as long as the order's result")
-    func journalLife() async throws {
+    @Test("a journal lives as long as the order's result", arguments: [true, false])
+    func journalLife(_ isOwn: Bool) async throws {
         let stack = try await Stack()
-        let worker = try await stack.worker(Self.binance)
         let month = 2_592_000
-        let order = Stack.market("o").merging(["result_ttl_s": "\(month)"]) { $1 }
+        let setting = ["FLEET_ORDER_RESULT_TTL": isOwn ? "60" : "\(month)"]
+        let worker = try await stack.worker(Self.binance.merging(setting) { $1 })
+        let order = Stack.market("o").merging(isOwn ? ["result_ttl_s": "\(month)"] : [:]) { $1 }
         #expect(try await stack.run(.binance, .submitOrder, order)["status"].text == "ok")
         let left = try await stack.command(["TTL", Stack.key(.binance, "order:o")]).int ?? 0
         #expect((month - 60...month).contains(left))
@@ -101,19 +102,37 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("an order whose job may kill workers ends as the exchange shows it")
+    func poisonShown() async throws {
+        let stack = try await Stack()
+        let first = try await stack.worker(Self.binance)
+        #expect(try await stack.run(.binance, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        first.program.signal(SIGKILL)
+        for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(.binance, key)]) }
+        try await leave(stack, "o", ago: 2000, left: -1)
+        try await orphan(stack, .binance, Stack.market("o"), deliveries: 3)
+        let second = try await stack.worker(Self.binance)
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        withExtendedLifetime(second) {}
+    }
+
     @Test("time in which nobody asked counts for nothing: one failed question later an order is not unknown")
     func patience() async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(Self.binance)
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await leave(stack, "n", ago: 600_000, left: -582_000, ["unasked_ms": "\(wallClockMs() - 200_000)"])
         try await leave(stack, "o", ago: 600_000, left: -582_000)
         try await stack.control(#"{"error_rate":1}"#)
-        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        for id in ["n", "o"] { try await stack.push(.binance, .submitOrder, Stack.market(id)) }
         try await eventually("a question has failed") { try await stack.journal(.binance, "o")["unasked_ms"] != nil }
         try await stack.endFaults()
-        let result = try await stack.result(.binance, "o")
-        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
-        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
+        for id in ["n", "o"] {
+            let result = try await stack.result(.binance, id)
+            #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+            #expect(try await stack.orders(.binance, jobId: id).count == 1)
+        }
         // And in which nobody answered counts.
         try await leave(stack, "p", ago: 600_000, left: -582_000, ["unasked_ms": "\(wallClockMs() - 301_000)"])
         try await stack.control(#"{"error_rate":1}"#)
@@ -136,6 +155,56 @@ struct OrderEvidenceTests {
         }
         for id in ids { #expect(try await stack.result(.binance, id)["status"].text == "unknown") }
         #expect(try await stack.requests(.binance, "GET /api/v3/order") < ids.count)
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order that was acknowledged is looked for for a minute before it is unknown")
+    func acknowledgedUnseen() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        let first = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        let id = try #require(first["data"]["exchange_order_id"].text)
+        for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(.binance, key)]) }
+        try await leave(stack, "o", ago: 30_000, left: -1, ["exchange_order_id": id, "absent": "2"])
+        try await stack.control(#"{"query_lag_ms":600000}"#)
+        let asked = try await stack.requests(.binance, "GET /api/v3/order")
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("it is looked for") {
+            try await stack.requests(.binance, "GET /api/v3/order") > asked
+        }
+        try await stack.endFaults()
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("calls that are stopped for a moment make no order unknown that nobody has asked about for long")
+    func stoppedForAMoment() async throws {
+        let stack = try await Stack()
+        try await leave(stack, "o", ago: 600_000, left: -582_000, ["unasked_ms": "\(wallClockMs() - 301_000)"])
+        let worker = try await stack.worker(Self.binance.merging(["FLEET_LIMITS": "on"]) { $1 })
+        try await leave(stack, "p", ago: 60_000, left: -1)
+        let gate = Keys(.binance).gate("default")
+        try await stack.command(FunctionLibrary.command("fleet_limit_close", [gate], [4000]))
+        try await stack.push(.binance, .submitOrder, Stack.market("p"))
+        try await eventually("it is noted") { try await stack.journal(.binance, "p")["unasked_ms"] != nil }
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order whose journal is lost while it is sent ends unknown")
+    func journalLostInSend() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(Self.binance)
+        _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
+        try await stack.control(#"{"latency_ms":1500,"drop_after_rate":1}"#)
+        try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        try await eventually("it is sent") { try await stack.journal(.binance, "o")["state"] == "sending" }
+        try await stack.command(["DEL", Stack.key(.binance, "order:o")])
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "unknown" && result["error"]["code"].text == "order_unknown", "\(result)")
+        #expect(try await stack.orders(.binance, jobId: "o").count == 1)
         withExtendedLifetime(worker) {}
     }
 
@@ -163,10 +232,12 @@ struct OrderEvidenceTests {
     @Test("an answer of Binance that is not the end of an order, or of a cancel, is not taken for it")
     func notTheEnd() async throws {
         let stack = try await Stack()
+        let answers = Atomic(0)
         let fake = FakeHTTPServer { request in
             if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
             if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
-            let status = request.method == "POST" ? "NEW" : "FILLED"
+            // To the order itself, and to the first question.
+            let status = answers.add(1, ordering: .relaxed).newValue < 3 ? "NEW" : "FILLED"
             return .text(#"{"clientOrderId":"o","orderId":7,"status":"\#(status)","side":"BUY","type":"MARKET"}"#)
         }
         let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
@@ -356,6 +427,11 @@ struct OrderEvidenceTests {
         let result = try await stack.run(.binance, .submitOrder, other)
         #expect(result["status"].text == "unknown", "\(result)")
         #expect(result["error"]["message"].text?.contains("another order was sent under its id") == true, "\(result)")
+        let known = #""status":"unknown","error":{"code":"order_unknown","message":"known"}"#
+        try await leave(
+            stack, "p", ago: 4000, left: -1, ["symbol": "BTC/USDT", "state": "unknown", "outcome": known])
+        let answer = try await stack.run(.binance, .submitOrder, other.merging(["id": "p"]) { $1 })
+        #expect(answer["error"]["message"].text == "known", "what is known of the first is said at once: \(answer)")
         #expect(try await stack.orders(.binance).isEmpty)
         withExtendedLifetime(worker) {}
     }
@@ -385,11 +461,10 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
-    @Test("an order that Kraken does not know costs those asked about together with it nothing")
-    func unknownAmongOthers() async throws {
-        let stack = try await Stack()
+    /// A Kraken that takes orders as T1, T2 … and answers each question by their ids.
+    private func kraken(_ answer: @escaping @Sendable ([String]) -> String) -> FakeHTTPServer {
         let sent = Atomic(0)
-        let fake = FakeHTTPServer { request in
+        return FakeHTTPServer { request in
             if request.target.contains("AssetPairs") {
                 let market = #"{"wsname":"XBT/USDT","lot_decimals":8,"tick_size":"0.1","status":"online"}"#
                 return .text(#"{"error":[],"result":{"XBTUSDT":\#(market)}}"#)
@@ -401,10 +476,38 @@ struct OrderEvidenceTests {
                 let number = sent.add(1, ordering: .relaxed).newValue
                 return .text(#"{"error":[],"result":{"txid":["T\#(number)"]}}"#)
             }
-            let ids = request.body.matches(of: /T\d/).map { String($0.0) }
-            if ids.contains("T1") { return .text(#"{"error":["EOrder:Unknown order"]}"#) }
-            let rows = ids.map { #""\#($0)":{"status":"closed","vol":"0.001","descr":{"type":"buy"}}"# }
-            return .text(#"{"error":[],"result":{\#(rows.joined(separator: ","))}}"#)
+            return .text(answer(request.body.matches(of: /T\d/).map { String($0.0) }))
+        }
+    }
+
+    private static func rows(_ ids: [String], _ status: String) -> String {
+        let rows = ids.map { #""\#($0)":{"status":"\#(status)","vol":"0.001","descr":{"type":"buy"}}"# }
+        return #"{"error":[],"result":{\#(rows.joined(separator: ","))}}"#
+    }
+
+    @Test("an order of Kraken that may not rest is not done while a question for others shows it as open")
+    func openAmongOthers() async throws {
+        let stack = try await Stack()
+        let isOpen = Atomic(true)
+        let fake = kraken { Self.rows($0, isOpen.load(ordering: .relaxed) ? "open" : "closed") }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        for id in ["o-1", "o-2"] { try await stack.push(.kraken, .submitOrder, Stack.market(id)) }
+        try await eventually("they are asked about together") {
+            fake.requests.contains { $0.body.contains("T1") && $0.body.contains("T2") }
+        }
+        isOpen.store(false, ordering: .relaxed)
+        for id in ["o-1", "o-2"] {
+            let result = try await stack.result(.kraken, id)
+            #expect(result["data"]["status"].text == "filled", "\(result)")
+        }
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("an order that Kraken does not know costs those asked about together with it nothing")
+    func unknownAmongOthers() async throws {
+        let stack = try await Stack()
+        let fake = kraken {
+            $0.contains("T1") ? #"{"error":["EOrder:Unknown order"]}"# : Self.rows($0, "closed")
         }
         let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
         try await stack.push(.kraken, .submitOrder, Stack.market("o-1"))

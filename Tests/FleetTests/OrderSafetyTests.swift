@@ -77,6 +77,33 @@ struct OrderSafetyTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("what an order is worth goes by the dearest price there is now, and by its own where that is more")
+    func dearest() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            let ticker = #"{"symbol":"BTCUSDT","lastPrice":"30000","bidPrice":"20000","askPrice":"40000"}"#
+            if request.target.contains("ticker") { return .text(ticker) }
+            return .text(#"{"clientOrderId":"o","orderId":7,"status":"FILLED"}"#)
+        }
+        let worker = try await stack.worker([
+            "FLEET_EXCHANGES": "binance", "BINANCE_URL": fake.url, "FLEET_MAX_ORDER_NOTIONAL": "USDT=50",
+        ])
+        // Too long ago to go by.
+        let old = #"\#(wallClockMs() - 6000) {"symbol":"BTC/USDT","last":"1"}"#
+        try await stack.command(["SET", Stack.key(.binance, "cache:BTC/USDT"), .text(old)])
+        let cases: [([String: String], String)] = [
+            (Stack.market("d-0").merging(["amount": "0.0015"]) { $1 }, "rejected"), (Stack.market("d-1"), "ok"),
+            (Stack.resting("d-2").merging(["side": "sell", "price": "60000"]) { $1 }, "rejected"),
+        ]
+        for (fields, status) in cases {
+            let result = try await stack.run(.binance, .submitOrder, fields)
+            #expect(result["status"].text == status, "\(result)")
+        }
+        withExtendedLifetime(worker) {}
+    }
+
     @Test(
         "a limit that is no amount ends the worker at its start with a sentence",
         arguments: [

@@ -175,6 +175,17 @@ struct WaitingOrderTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test("a cancel that the exchange takes of an order that it does not show is not taken for done")
+    func cancelTaken() async throws {
+        let stack = try await Stack()
+        let fake = FakeHTTPServer.bybit(refusing: #"{"retCode":0,"result":{"orderId":"7","list":[]},"time":1}"#)
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "bybit", "BYBIT_URL": fake.url])
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "max_attempts": "1"]
+        let result = try await stack.run(.bybit, .cancelOrder, cancel)
+        #expect(result["error"]["code"].text == "cancel_unconfirmed", "\(result)")
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("cancels that come together go out while there is room for them, and none is put aside")
     func cancelsTogether() async throws {
         let stack = try await Stack()
