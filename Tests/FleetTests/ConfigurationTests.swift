@@ -92,6 +92,7 @@ struct ConfigurationTests {
 
     @Test("orders in live mode need FLEET_LIVE_ORDERS=yes")
     func liveOrders() throws {
+        #expect(try Configuration(["FLEET_MODE": "live"]).apis.allSatisfy { $0.credentials == nil })
         #expect(try !Configuration(["FLEET_MODE": "live"]).allowsOrders)
         #expect(try !Configuration(["FLEET_MODE": "live", "FLEET_LIVE_ORDERS": "no"]).allowsOrders)
         #expect(try Configuration(["FLEET_MODE": "live", "FLEET_LIVE_ORDERS": "yes"]).allowsOrders)

@@ -173,9 +173,11 @@ struct ContractTests {
         let stack = try await Stack()
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance,kraken"])
         for exchange in [Exchange.binance, .kraken] {
+            _ = try await stack.run(exchange, .fetchTicker, ["symbol": "ETH/USDT"])
             let past = ["deadline_ms": "1700000000000"]
             let jobs: [(Kind, [String: String])] = [
                 (.fetchTicker, ["id": "d-ticker", "symbol": "BTC/USDT"]), (.submitOrder, Stack.resting("d-order")),
+                (.fetchTicker, ["id": "d-cached", "symbol": "ETH/USDT", "max_age_ms": "3600000"]),
                 (.cancelOrder, ["id": "d-cancel", "symbol": "BTC/USDT", "order_id": "x"]),
                 (.refreshCache, ["id": "d-all"]),
             ]

@@ -14,7 +14,7 @@ struct LeaseTests {
         // An order of a bounded worth is looked up in a ticker before it is sent, unless it says its price.
         let first = try await stack.worker(["FLEET_MAX_ORDER_NOTIONAL": "USDT=100000"])
         for exchange in Exchange.allCases { _ = try await stack.run(exchange, .submitOrder, Stack.resting("before")) }
-        try await stack.control(#"{"latency_ms":4000}"#)
+        try await stack.control(#"{"latency_ms":8000}"#)
         for exchange in Exchange.allCases {
             try await stack.push(exchange, .submitOrder, Stack.resting("sending"))
             try await stack.push(exchange, .submitOrder, Stack.market("unsent"))

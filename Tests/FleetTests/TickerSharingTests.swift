@@ -21,8 +21,21 @@ struct TickerSharingTests {
                 .binance, .fetchTicker, ["id": "s-\(index)", "symbol": "BTC/USDT", "max_age_ms": "30000"])
             try await eventually("it is in hand") { try await stack.backlog(.binance).pending == index + 1 }
         }
-        for index in 0..<20 { #expect(try await stack.result(.binance, "s-\(index)")["status"].text == "ok") }
-        #expect(try await stack.requests(.binance, "ticker/24hr") - before == 1)
+        try await stack.push(.binance, .fetchTicker, ["id": "s-20", "symbol": "BTC/USDT", "max_age_ms": "0"])
+        for index in 0...20 { #expect(try await stack.result(.binance, "s-\(index)")["status"].text == "ok") }
+        #expect(try await stack.requests(.binance, "ticker/24hr") - before == 2, "and who wants his own has it")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("no tier serves a ticker for longer than FLEET_CACHE_TTL, however old a job takes it")
+    func cacheEnds() async throws {
+        let stack = try await Stack()
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_CACHE_TTL": "1"])
+        let job = ["symbol": "BTC/USDT", "max_age_ms": "3600000"]
+        _ = try await stack.run(.binance, .fetchTicker, job)
+        try await eventually("it is fetched again") {
+            try await stack.run(.binance, .fetchTicker, job)["source"].text == "exchange"
+        }
         withExtendedLifetime(worker) {}
     }
 
@@ -226,21 +239,21 @@ struct TickerSharingTests {
         withExtendedLifetime(worker) {}
     }
 
-    @Test("a worker of few slots keeps one for cancels")
-    func keptSlot() async throws {
+    @Test("a worker of few slots keeps one for cancels", arguments: [Kind.fetchTicker, .submitOrder])
+    func keptSlot(_ kind: Kind) async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_CONCURRENCY": "4"])
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("o"))
         try await stack.control(#"{"latency_ms":2000}"#)
         for index in 0..<8 {
-            try await stack.push(
-                .binance, .fetchTicker, ["id": "t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"])
+            let job = ["id": "t-\(index)", "symbol": "BTC/USDT", "max_age_ms": "0"]
+            try await stack.push(.binance, kind, kind == .fetchTicker ? job : Stack.market("t-\(index)"))
         }
-        try await eventually("tickers are in hand") { try await stack.backlog(.binance).pending >= 2 }
+        try await eventually("they are in hand") { try await stack.backlog(.binance).pending >= 2 }
         let cancel = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
-        let ticker = try await stack.result(.binance, "t-0")
+        let first = try await stack.result(.binance, "t-0")
         #expect(cancel["status"].text == "ok", "\(cancel)")
-        #expect((cancel["started_ms"].int ?? .max) < (ticker["finished_ms"].int ?? 0), "\(cancel) \(ticker)")
+        #expect((cancel["started_ms"].int ?? .max) < (first["finished_ms"].int ?? 0), "\(cancel) \(first)")
         withExtendedLifetime(worker) {}
     }
 
