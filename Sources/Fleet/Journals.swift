@@ -83,13 +83,14 @@ final class Journals {
     private func tell(_ function: String, _ id: String, _ arguments: [RedisArgument]) async throws(RedisError)
         -> RedisValue
     {
-        for _ in 0..<600 {
+        var left = 600
+        while true {
             do throws(RedisError) { return try await call(function, id, arguments) } catch {
-                if error.code == .server("WRONGTYPE") { throw error }
+                left -= 1
+                if error.code == .server("WRONGTYPE") || left == 0 { throw error }
                 guard (try? await LaneActor.sleep(for: .seconds(1))) != nil else { throw error }
             }
         }
-        return try await call(function, id, arguments)
     }
 
     func read(_ id: String) async throws(RedisError) -> Journal? {
@@ -127,7 +128,7 @@ final class Journals {
         }
     }
 
-    /// What cannot be noted now is found out by the next delivery.
+    /// What cannot be noted is found out by the next delivery.
     func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
         _ = try? await tell("fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
     }
@@ -135,7 +136,7 @@ final class Journals {
     /// Notes that the exchange did not show the order when it was asked after `seen` was read. Said once at most, as it
     /// counts each time.
     func noteAbsent(_ job: Job, _ seen: Journal) async {
-        _ = try? await call("fleet_journal_note", job.id, ["absent", "", "", .int(seen.tries)])
+        _ = try? await call("fleet_journal_note", job.id, ["absent", "", "", .int(seen.sends), .int(seen.tries)])
     }
 
     /// Seconds to keep the journal of an order that has ended: no shorter than its result.

@@ -47,7 +47,9 @@ extension Orders {
         // Its submit ends within minutes; until then there may be something to cancel, but each try takes tokens with which
         // the submit could find out.
         if journal.state == "sending", journal.outcome == nil, journal.age < .seconds(600) {
-            throw SetAside(min(max(journal.age / 4, .milliseconds(500)), .seconds(60)))
+            // Soon after the order was sent, and soon after the cancel came.
+            let age = min(journal.age, .milliseconds(nowMs() - job.enqueuedMs))
+            throw SetAside(min(max(age / 4, .milliseconds(500)), .seconds(60)))
         }
         throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
     }

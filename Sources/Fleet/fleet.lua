@@ -337,7 +337,7 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. Times of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given
+-- since. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given
 -- time.
 
 -- The set of the journals of an exchange that are unknown.
@@ -420,14 +420,14 @@ end)
 -- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it, 'unasked' a
 -- question had no answer. Absences less than a second apart count as one.
 -- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
---       4 of 'absent': requests so far when it was asked, as what did not show an earlier one says nothing of the last
+--       4 of 'absent': sends, and 5 requests so far when it was asked: what did not show an earlier one says nothing of the last
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
     if time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
-    if argv[4] and argv[4] ~= (j.tries or '0') then return 0 end
+    if argv[4] and argv[4] ~= (j.sends or '0') or argv[5] and argv[5] ~= (j.tries or '0') then return 0 end
     redis.call('HINCRBY', keys[1], 'absent', 1)
     redis.call('HDEL', keys[1], 'unasked_ms')
   elseif argv[1] == 'unasked' then
@@ -566,7 +566,7 @@ redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-o
   if since < tonumber(argv[4] or 0) then return 0 end
   -- A bucket is refilled evenly, while what came in a burst stays in a window that rolls until its end: three times the
   -- wait keeps within a limit of which another program uses half.
-  -- No window justifies a longer wait than itself, whatever the exchange says.
+  -- No window justifies a longer wait than itself, or three where it rolls, whatever the exchange says.
   local full = time + math.min(argv[1] / argv[3] * 1000 - since, window) * (argv[5] == '1' and 3 or 1)
   if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
   fill(keys[1], full, time)

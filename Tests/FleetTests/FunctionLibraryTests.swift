@@ -814,9 +814,9 @@ struct JournalFunctionTests {
         // The exchange refused its clock, and it is sent again.
         #expect(try await begin("a", journal, on: server) == ["begun"])
         try await server.redis("HSET", journal, "send_until_ms", "1")
-        let late = try await server.call("fleet_journal_note", [journal], ["absent", "", "", seen])
+        let late = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, seen])
         let last = RedisArgument.text(try await read(journal, on: server).last ?? "")
-        let next = try await server.call("fleet_journal_note", [journal], ["absent", "", "", last])
+        let next = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, last])
         #expect(late == .integer(0) && next == .integer(1))
     }
 

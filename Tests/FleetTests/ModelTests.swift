@@ -119,7 +119,7 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("what was sent is not unsent", "(j.state == 'sending' or j.state == 'unknown')", "false"),
         Mutation("what is canceled stays so", "if argv[4] == '1' and j.state == 'canceled' then", "if false then"),
         Mutation("canceled is no refusal", "if argv[4] == '' and j.state == 'canceled'", "if false"),
-        Mutation("an absence is of the last request", "if argv[4] and argv[4] ~= (j.tries or '0')", "if false"),
+        Mutation("an absence is of the last request", " or argv[5] and argv[5] ~= (j.tries or '0')", ""),
         Mutation("a person settles only what is unknown", "if state ~= 'unknown' then return", "if false then return"),
     ]
 }
@@ -866,7 +866,7 @@ struct JournalModel: Model {
         // Of the last request, or of the one before it.
         let asked = random.below(4) == 0 ? max(0, tries - 1) : tries
         let reply = try await call(
-            "fleet_journal_note", [journal], [.text(what), .text(caller), "77", .int(asked)]
+            "fleet_journal_note", [journal], [.text(what), .text(caller), "77", .int(sends), .int(asked)]
         ).int
         var fits = state == "sending" && outcome == nil
         if what == "absent" {
