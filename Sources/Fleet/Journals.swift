@@ -13,7 +13,7 @@ struct Journal {
     /// Since the last send.
     let age: Duration
     let sends, absences: Int
-    /// Requests so far, those too that the exchange refused for their clock or nonce.
+    /// Sends, and requests that the exchange refused for their clock or nonce.
     let tries: Int
     /// The last request's time, unix milliseconds by the exchange's clock; 0: not known.
     let stampMs: Int64

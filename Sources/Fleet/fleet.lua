@@ -337,8 +337,8 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given
--- time.
+-- since. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
+-- of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given time.
 
 -- The set of the journals of an exchange that are unknown.
 local function unsettled(journal) return (string.gsub(journal, 'order:.*$', 'unsettled')) end
@@ -348,7 +348,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
 -- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
--- '', since when the exchange is known to have it or 0, what was sent or '', requests so far, refused ones too}
+-- '', since when the exchange is known to have it or 0, what was sent or '', tries so far}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -420,7 +420,7 @@ end)
 -- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it, 'unasked' a
 -- question had no answer. Absences less than a second apart count as one.
 -- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
---       4 of 'absent': sends, and 5 requests so far when it was asked: what did not show an earlier one says nothing of the last
+--       4 sends and 5 tries when 'absent' was asked: that an earlier request was not shown says nothing of the last
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
