@@ -11,7 +11,7 @@ package struct Binance: ExchangeAPI {
     /// How long after its timestamp an order may still be accepted.
     private let receiveWindowMs = 5000
     /// The window is checked again before the matching engine, which may take ten seconds (`rest-api.md`).
-    package let acceptance = Duration.seconds(18)
+    package let acceptance = Duration.seconds(15)
 
     package init(baseURL: String, credentials: Credentials?) {
         self.baseURL = baseURL
@@ -117,7 +117,8 @@ package struct Binance: ExchangeAPI {
         case (403, _), (418, _), (429, _), (_, -1003), (_, -1015), (_, -1008): verdict = .wait
         case (500..., _), (_, -1000), (_, -1001), (_, -1006), (_, -1007): verdict = .unknown
         case (_, -1021): verdict = .resync
-        case (_, -2010) where message == "Duplicate order sent.": verdict = .dup
+        case (_, -2010) where message == "Duplicate order sent.", (_, -1010) where message == "Duplicate order sent.":
+            verdict = .dup
         case (401, _), (_, -1002), (_, -2008), (_, -2014), (_, -2015): verdict = .auth
         // Without a code it is the word of something on the way, which may have passed the order on.
         case (400..<500, 0) where call.isSubmit: verdict = .unknown
@@ -158,7 +159,7 @@ package struct Binance: ExchangeAPI {
             type: body["type"].text.map { $0 == "MARKET" ? .market : .limit },
             status: statuses[body["status"].text ?? ""] ?? .open,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
-            averagePrice: average.map { "\($0.rounded(places: 8))" }, price: body["price"].positiveText,
+            averagePrice: average.map { "\($0.rounded(places: 12))" }, price: body["price"].positiveText,
             exchangeMs: body["updateTime"].unixMs ?? body["transactTime"].unixMs)
     }
 

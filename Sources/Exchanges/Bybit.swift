@@ -10,7 +10,7 @@ package struct Bybit: ExchangeAPI {
     package let credentials: Credentials?
     private let receiveWindowMs = 5000
     /// The processing is asynchronous, of unstated length: as Binance's.
-    package let acceptance = Duration.seconds(18)
+    package let acceptance = Duration.seconds(15)
 
     package init(baseURL: String, credentials: Credentials?) {
         self.baseURL = baseURL
@@ -109,8 +109,14 @@ package struct Bybit: ExchangeAPI {
         let body = JSON(body: response.body)
         guard let code = body["retCode"].int else { return nil }
         if code != 0 {
-            if case .cancel = call, [170213, 110001, 170139, 170142].contains(code) { return .absent }
-            throw refusal(code, of: call, body, response)
+            let isGone = [170213, 110001].contains(code)
+            switch call {
+            case .query where isGone, .history where isGone: return .absent
+            // Ended, or about to be: who cancels looks at the order after that.
+            case .cancel where isGone || [170139, 170142, 170143, 170190, 170212, 110008, 110010].contains(code):
+                return .absent
+            default: throw refusal(code, of: call, body, response)
+            }
         }
         let rows = body["result"]["list"].list
         return switch call {
@@ -135,7 +141,9 @@ package struct Bybit: ExchangeAPI {
             case 10006, 10018, 429, 170222, 170005: .wait
             case 10002, -1: .resync
             case 10000, 10016, 170007, 170146, 170147, 170001, 170032, 170149, 170234: .unknown
-            case 170141, 110072, 10014, 12141, 30001: .dup
+            // It is being processed, or locked, or a cancel of it failed: later it may be otherwise.
+            case 170035, 110079, 170144, 170150, 170191: .unknown
+            case 170141, 110072, 110030, 10014, 12141, 30001: .dup
             case 10003, 10004, 10005, 10007, 10009, 10010, 10024, 10027, 10028, 33004, -2015: .auth
             // Those of orders and of parameters; what others mean for an order nobody says.
             case 10001, 10029, 110_000..<111_000, 170_000..<171_000: .permanent

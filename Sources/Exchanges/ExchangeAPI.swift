@@ -84,8 +84,8 @@ package protocol ExchangeAPI: Sendable {
     var credentials: Credentials? { get }
     /// Whether ended orders are only found with `Call.history`.
     var keepsHistoryApart: Bool { get }
-    /// How long after its time stamp an order may still be accepted and shown: the receive window, the exchange's own
-    /// processing, and the lag of its queries.
+    /// How long after its time stamp an order may still be accepted: the receive window and the exchange's own
+    /// processing. It may be shown later still.
     var acceptance: Duration { get }
     /// The most markets that one ticker request should name: the cheapest form.
     var tickersAtOnce: Int { get }

@@ -15,7 +15,7 @@ package struct Kraken: ExchangeAPI {
     package let credentials: Credentials?
     /// After its deadline the engine refuses an order; Kraken takes 2…60 s from now.
     private let deadlineMs: Int64 = 10_000
-    package let acceptance = Duration.seconds(15)
+    package let acceptance = Duration.seconds(12)
 
     package init(baseURL: String, credentials: Credentials?, tier: Tier = .starter) {
         self.baseURL = baseURL
@@ -128,7 +128,7 @@ package struct Kraken: ExchangeAPI {
         guard let errors = body["error"].list?.compactMap({ $0.text?.replacing(": ", with: ":") }) else { return nil }
         // Entries that begin with W are warnings beside a result.
         if let error = errors.first(where: { $0.hasPrefix("E") }) {
-            if case .cancel = call, error.hasPrefix("EOrder:Unknown order") { return .absent }
+            if case .cancel = call, error.contains(/^EOrder:(Unknown|Invalid) order/) { return .absent }
             throw refusal(error, of: call, response)
         }
         let result = body["result"]
@@ -166,6 +166,7 @@ package struct Kraken: ExchangeAPI {
             "EAccount:Invalid permissions:": .permanent, "EAccount:": .auth, "EAPI:Invalid nonce": .resync,
             "EGeneral:Invalid arguments:cl_ord_id not unique": .dup, "EGeneral:Invalid arguments": .permanent,
             "EOrder:": .permanent, "EQuery:": .permanent, "EFunding:": .permanent,
+            "EBM:": .permanent, "ETrade:": .permanent,
         ]
         // What others mean for an order nobody says.
         let verdict = verdicts.first { error.hasPrefix($0.key) }?.value ?? (call.isSubmit ? .unknown : .permanent)

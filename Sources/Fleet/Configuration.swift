@@ -27,6 +27,8 @@ package struct Configuration: Sendable {
     package let usesLimits, allowsOrders, allowsVolatileOrders: Bool
     /// The most an order may be worth, by quote currency; when there are any, other currencies are refused.
     package let maxOrderNotional: [String: Decimal]
+    /// How long an exchange may not show an order that it has accepted.
+    package let orderLag: Int
     /// The address group: workers with the same name share the exchanges' limits by address.
     package let egress: String
     package let logLevel: Logger.Level
@@ -52,6 +54,8 @@ package struct Configuration: Sendable {
         maxOrderNotional = source.read(
             "FLEET_MAX_ORDER_NOTIONAL", [:],
             "a currency and a decimal above 0, comma separated, e.g. USDT=5000,BTC=0.1", amounts)
+        // Binance has been seen to hide filled orders for minutes (its own users' reports, 2020 and 2021).
+        orderLag = source.number("FLEET_ORDER_LAG", mode == .simulated ? 3 : 600, 3...86_400)
         maxWaiting = source.number("FLEET_MAX_WAITING", 1_000_000, 1...1_000_000_000)
         egress = source.read("FLEET_EGRESS", "default", "1 to 64 of A-Z a-z 0-9 _ -") { isJobId($0) ? $0 : nil }
         if !usesLimits, mode != .simulated { source.fault("FLEET_LIMITS", "off", "on unless FLEET_MODE=simulated") }

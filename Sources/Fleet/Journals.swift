@@ -63,14 +63,14 @@ final class Journals {
     private let redis: RedisClient
     private let keys: Keys
     private let consumer: String
-    /// How long the exchange may accept an order after its request was stamped.
-    private let acceptance: Duration
+    /// How long after its request was stamped an order may be accepted and shown.
+    private let window: Duration
     /// In seconds.
     private let ttl: Int
 
-    init(redis: RedisClient, keys: Keys, consumer: String, acceptance: Duration, ttl: Int) {
+    init(redis: RedisClient, keys: Keys, consumer: String, window: Duration, ttl: Int) {
         (self.redis, self.keys, self.consumer) = (redis, keys, consumer)
-        (self.acceptance, self.ttl) = (acceptance, ttl)
+        (self.window, self.ttl) = (window, ttl)
     }
 
     private func call(
@@ -117,7 +117,7 @@ final class Journals {
     /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
     func begin(_ job: Job, _ order: OrderRequest, stampMs: Int64) async throws {
         let arguments: [RedisArgument] = [
-            .text(owner(job)), .int(Int(acceptance / .milliseconds(1))), .int(life(job)),
+            .text(owner(job)), .int(Int(window / .milliseconds(1))), .int(life(job)),
             .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(order.symbol), .text(order.terms),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []

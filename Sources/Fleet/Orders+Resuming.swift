@@ -94,15 +94,15 @@ extension Orders {
         if reference.exchangeOrderId != nil || journal.knownFor > .zero {
             // Acknowledged, so never sent again; the exchange shows it late.
             await journals.noteAbsent(job, journal)
-            if journal.age < patience.ending || journal.absences < 2 { throw journal.step }
+            if journal.age < max(patience.ending, window) || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
         }
         guard session.knowsTime else {
             throw ExchangeError(.unknown, code: "no_clock", "it does not say what time it is")
         }
         // By two clocks, as one of them may have been set: Redis' and the exchange's own.
-        let window = journal.stampMs + Int64(session.api.acceptance / .milliseconds(1)) - session.exchangeNowMs
-        let left = max(journal.mayAppearFor, .milliseconds(window))
+        let ours = journal.stampMs + Int64(window / .milliseconds(1)) - session.exchangeNowMs
+        let left = max(journal.mayAppearFor, .milliseconds(ours))
         guard left == .zero, journal.outcome == nil else {
             throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
         }

@@ -39,6 +39,8 @@ package final class Orders {
     var awaySince: ContinuousClock.Instant?
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
+    /// How long after its time stamp an order may be shown for the first time.
+    let window: Duration
 
     package init(
         session: ExchangeSession, tickers: Tickers, redis: RedisClient, configuration: Configuration,
@@ -47,8 +49,9 @@ package final class Orders {
         (self.session, self.tickers, self.configuration) = (session, tickers, configuration)
         (self.log, self.nowMs) = (log, nowMs)
         // A journal outlives the order's result.
+        window = session.api.acceptance + .seconds(configuration.orderLag)
         journals = Journals(
-            redis: redis, keys: Keys(session.api.exchange), consumer: consumer, acceptance: session.api.acceptance,
+            redis: redis, keys: Keys(session.api.exchange), consumer: consumer, window: window,
             ttl: max(configuration.orderResultTTL, 604_800))
     }
 

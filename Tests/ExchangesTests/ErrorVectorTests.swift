@@ -95,6 +95,7 @@ struct ErrorVectorTests {
             ("EOrder: Insufficient funds", .permanent), ("EGeneral:Unknown error", .unknown), ("EFoo:Bar", .unknown),
             ("EAccount:Invalid permissions", .auth),
             ("EAccount:Invalid permissions:ABC trading restricted for NL.", .permanent),
+            ("EBM:limit exceeded:CAL", .permanent), ("ETrade:Invalid request", .permanent),
         ]
         for (text, verdict) in expected {
             let answer = response(#"{"error":["\#(text)"]}"#)
@@ -104,11 +105,46 @@ struct ErrorVectorTests {
         let other = response(#"{"retCode":99999,"retMsg":"of orders nobody says"}"#)
         let error = try #require(throws: ExchangeError.self) { try api(.bybit).answer(to: submit(), other) }
         #expect(error.verdict == .unknown, "nor with Bybit")
-        let gone = response(#"{"error":["EOrder: Unknown order"]}"#)
-        guard case .absent = try api(.kraken).answer(to: .cancel(reference("my-1", instrument())), gone) else {
+    }
+
+    @Test(
+        "what says that an order is gone, or going, is no refusal of its cancel",
+        arguments: [170213, 110001, 170139, 170142, 170143, 170190, 170212, 110008, 110010].map {
+            (Exchange.bybit, #"{"retCode":\#($0)}"#)
+        } + ["EOrder: Unknown order", "EOrder:Invalid order"].map { (.kraken, #"{"error":["\#($0)"]}"#) })
+    func gone(_ exchange: Exchange, _ body: String) throws {
+        let cancel = Call.cancel(reference("my-1", instrument()))
+        guard case .absent = try api(exchange).answer(to: cancel, response(body)) else {
             Issue.record("absent was expected")
             return
         }
+    }
+
+    @Test("an order that Bybit says is not there, to a question too, is absent, and one that is locked may exist")
+    func bybitCodes() throws {
+        for call in [Call.query(reference("my-1", instrument())), .history(reference("my-1", instrument()))] {
+            guard case .absent = try api(.bybit).answer(to: call, response(#"{"retCode":170213}"#)) else {
+                Issue.record("absent was expected")
+                continue
+            }
+        }
+        let expected: [(Int, Call, Verdict)] = [
+            (170035, submit(), .unknown), (110079, submit(), .unknown), (110030, submit(), .dup),
+            (170191, .cancel(reference("my-1", instrument())), .unknown),
+            (170150, .cancel(reference("my-1", instrument())), .unknown),
+        ]
+        for (code, call, verdict) in expected {
+            let answer = response(#"{"retCode":\#(code)}"#)
+            let error = try #require(throws: ExchangeError.self) { try api(.bybit).answer(to: call, answer) }
+            #expect(error.verdict == verdict, "\(code)")
+        }
+    }
+
+    @Test("Binance says duplicate under two codes", arguments: [-1010, -2010])
+    func binanceDuplicate(_ code: Int) throws {
+        let answer = response(#"{"code":\#(code),"msg":"Duplicate order sent."}"#, status: 400)
+        let error = try #require(throws: ExchangeError.self) { try api(.binance).answer(to: submit(), answer) }
+        #expect(error.verdict == .dup)
     }
 
     @Test(

@@ -17,6 +17,8 @@ struct ConfigurationTests {
         #expect(configuration.metricsPort == 9464)
         #expect(configuration.drainTimeout == 25)
         #expect(configuration.usesLimits && configuration.allowsOrders)
+        #expect(configuration.orderLag == 3)
+        #expect(try Configuration(["FLEET_MODE": "live"]).orderLag == 600, "no simulator hides an order for minutes")
     }
 
     @Test(
@@ -45,6 +47,7 @@ struct ConfigurationTests {
             (["FLEET_ORDER_RESULT_TTL": "1.5"], ["FLEET_ORDER_RESULT_TTL", "'1.5'"]),
             (["FLEET_DRAIN_TIMEOUT": "x"], ["FLEET_DRAIN_TIMEOUT"]),
             (["FLEET_MAX_WAITING": "0"], ["FLEET_MAX_WAITING"]),
+            (["FLEET_ORDER_LAG": "2"], ["FLEET_ORDER_LAG", "3 to"]),
             (["KRAKEN_TIER": "gold"], ["KRAKEN_TIER", "'gold'", "starter, intermediate, pro"]),
             (["LOG_LEVEL": "loud"], ["LOG_LEVEL", "'loud'"]), (["LOG_FORMAT": "xml"], ["LOG_FORMAT", "text, json"]),
             (["REDIS_URL": "localhost"], ["REDIS_URL"]),
