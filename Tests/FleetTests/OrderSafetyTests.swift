@@ -346,14 +346,14 @@ struct OrderSafetyTests {
     @Test("an order that an exchange may hide for longer is not sent again before that")
     func hidden() async throws {
         let stack = try await Stack()
-        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_ORDER_LAG": "20"])
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "FLEET_ORDER_LAG": "30"])
         _ = try await stack.run(.binance, .submitOrder, Stack.resting("before"))
         // Longer than the simulator is expected to, and than the window and the two questions after it.
-        try await stack.control(#"{"drop_after_rate":1,"query_lag_ms":25000}"#)
+        try await stack.control(#"{"drop_after_rate":1,"query_lag_ms":35000}"#)
         try await stack.push(.binance, .submitOrder, Stack.market("o"))
         try await eventually("nobody knows") { try await stack.journal(.binance, "o")["uncertain_ms"] != nil }
         try await stack.control(#"{"drop_after_rate":0}"#)
-        let result = try await stack.result(.binance, "o", within: .seconds(60))
+        let result = try await stack.result(.binance, "o", within: .seconds(90))
         #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
         #expect(try await stack.orders(.binance, jobId: "o").count == 1)
         withExtendedLifetime(worker) {}
