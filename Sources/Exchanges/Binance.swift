@@ -49,7 +49,10 @@ package struct Binance: ExchangeAPI {
     package func request(_ call: Call, _ stamp: Stamp) throws(ExchangeError) -> HTTPRequest {
         switch call {
         case .time: return HTTPRequest(.get, baseURL + "/api/v3/time")
-        case .instruments: return HTTPRequest(.get, baseURL + "/api/v3/exchangeInfo?showPermissionSets=false")
+        case .instruments:
+            // Closed markets too, thousands with two kilobytes each.
+            let url = baseURL + "/api/v3/exchangeInfo?showPermissionSets=false"
+            return HTTPRequest(.get, url, maxBodyBytes: 64 << 20)
         case .tickers(let instruments):
             let ids = instruments.map(\.id)
             let list = "[" + ids.map { "\"\($0)\"" }.joined(separator: ",") + "]"

@@ -8,9 +8,15 @@ package struct HTTPRequest: Sendable {
     package let url: String
     package let headers: [(name: String, value: String)]
     package let body: String?
+    /// The largest answer taken; nil: as the client has it.
+    package let maxBodyBytes: Int?
 
-    package init(_ method: Method, _ url: String, headers: [(name: String, value: String)] = [], body: String? = nil) {
+    package init(
+        _ method: Method, _ url: String, headers: [(name: String, value: String)] = [], body: String? = nil,
+        maxBodyBytes: Int? = nil
+    ) {
         (self.method, self.url, self.headers, self.body) = (method, url, headers, body)
+        self.maxBodyBytes = maxBodyBytes
     }
 }
 

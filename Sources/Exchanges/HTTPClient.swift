@@ -40,7 +40,7 @@ package final class HTTPClient: Sendable {
 
     /// Sends the request and waits for the whole answer. Cancelling the task abandons the transfer.
     package func send(_ request: HTTPRequest) async throws(HTTPError) -> HTTPResponse {
-        let transfer = Transfer(request, limit: maxBodyBytes)
+        let transfer = Transfer(request, limit: request.maxBodyBytes ?? maxBodyBytes)
         let result = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 transfer.continuation = continuation

@@ -112,6 +112,9 @@ struct HTTPClientTests {
         #expect(await failure(client, post(server.url, "x")) == .tooLarge)
         let exact = FakeHTTPServer { _ in .text(String(repeating: "x", count: 100_000)) }
         #expect(try await client.send(get(exact.url)).body.count == 100_000)
+        // A request may expect more.
+        let large = HTTPRequest(.get, server.url, maxBodyBytes: 100_001)
+        #expect(try await client.send(large).body.count == 100_001)
     }
 
     @Test("a redirect is an answer and is not followed", arguments: [301, 302, 307, 308])
