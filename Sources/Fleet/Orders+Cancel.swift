@@ -44,8 +44,8 @@ extension Orders {
             isOpen = true
         }
         if isPrevented, !isOpen { return .ok(json(Order(prevented: reference.clientOrderId, symbol))) }
-        // Its submit ends within minutes of that; until then there may be something to cancel, but each try takes tokens with which
-        // the submit could find out.
+        // Its submit ends within minutes; until then there may be something to cancel, but each try takes tokens with
+        // which the submit could find out.
         if journal.state == "sending", journal.outcome == nil, journal.age < .seconds(600) + window {
             // Soon after the order was sent, and soon after the cancel came.
             let age = min(journal.age, .milliseconds(nowMs() - job.enqueuedMs))
