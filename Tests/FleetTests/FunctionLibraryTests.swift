@@ -216,6 +216,20 @@ struct FunctionLibraryTests {
         #expect(try await server.call("fleet_replay", names, [.text(entry)]).text?.isEmpty == false)
     }
 
+    @Test("an order that failed has all its sends again when it is replayed")
+    func replayedSends() async throws {
+        let (server, keys) = (try await FunctionServer(), Keys(.binance))
+        let entry = try #require(
+            try await server.redis(
+                "XADD", keys.dead, "*", "id", "o", "fleet_kind", "submit_order", "fleet_reason", "attempts"
+            ).text)
+        try await server.redis("HSET", keys.order("o"), "state", "failed", "sends", "5", "outcome", "{}")
+        let names = [keys.dead, keys.jobs(.submitOrder), keys.marker("o"), keys.result("o"), keys.order("o")]
+        #expect(try await server.call("fleet_replay", names, [.text(entry)]).text?.isEmpty == false)
+        let journal = try await server.redis("HMGET", keys.order("o"), "state", "sends", "outcome")
+        #expect(journal.array?.map(\.text) == ["released", "0", nil])
+    }
+
     @Test("a full stream refuses with an error and keeps what it has; delayed jobs do not count")
     func full() async throws {
         let server = try await FunctionServer()

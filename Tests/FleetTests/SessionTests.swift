@@ -121,4 +121,26 @@ struct SessionTests {
         }
         #expect(fake.requests.count { $0.target.contains("private") } == 1)
     }
+
+    @Test("what was taken for those behind in the line is not used once the exchange wants nobody to call")
+    func takenBeforeGate() async throws {
+        let server = try await FunctionServer(streams: false)
+        let limiter = Limiter(
+            redis: server.client, keys: Keys(.kraken), egress: "e", account: "a", nowMs: wallClockMs)
+        let charges = try FleetTests.kraken("http://127.0.0.1").charges(for: .time)
+        var ends: [String] = []
+        await withDiscardingTaskGroup { calls in
+            for number in 0..<3 {
+                calls.addImmediateTask { @LaneActor in
+                    do {
+                        try await limiter.take(charges, .ticker, ofAccount: false, deadlineMs: nil)
+                        ends.append("\(number)")
+                        // It has taken for the third too, which comes next.
+                        if number == 1 { await limiter.close(for: .seconds(60), ofAccount: false) }
+                    } catch { ends.append("\(type(of: error))") }
+                }
+            }
+        }
+        #expect(ends == ["0", "1", "SetAside"])
+    }
 }
