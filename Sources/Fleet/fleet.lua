@@ -78,7 +78,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 10 end}
+  callback = function() return 11 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -217,25 +217,29 @@ redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, ca
   return due
 end}
 
--- delayed → stream: what is due, oldest first. A repeated one stays, due again at the next of its times still to come.
+-- delayed → stream: what is due, oldest first. A repeated one stays, due again at the next of its times still to come, and
+-- adds no job while its last one is there: those of a lane that is stopped would pile up.
 -- KEYS: 1 delayed  2… stream of each kind  ARGV: 1 most jobs  2 what a marker's key begins with  3… the kinds
 -- Returns: {jobs moved, wait until the next is due or -1}
 redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, callback = function(keys, argv)
   local streams, time, moved = {}, now(), 0
   for i = 2, #keys do streams[argv[i + 1]] = keys[i] end
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', time, 'LIMIT', 0, argv[1])) do
-    local kind, id, every, fields, entry
+    local kind, id, every, fields, last, entry
     local isAdded = pcall(function()
-      kind, id, every, fields = unpack(cjson.decode(member))
+      kind, id, every, fields, last = unpack(cjson.decode(member))
       assert(type(id) == 'string' and type(every) == 'number' and type(fields) == 'table')
-      entry = redis.call('XADD', streams[kind], '*', unpack(fields))
+      local isThere = last and #redis.call('XRANGE', streams[kind], last, last) > 0
+      entry = isThere and last or redis.call('XADD', streams[kind], '*', unpack(fields))
     end)
     if not isAdded then
       -- No such kind here, its stream is another thing, no job: left for later, and not in the way of the others.
       redis.call('ZADD', keys[1], time + 1000, member)
     elseif every > 0 then
       local due = tonumber(redis.call('ZSCORE', keys[1], member))
-      redis.call('ZADD', keys[1], due + every * (math.floor((time - due) / every) + 1), member)
+      redis.call('ZREM', keys[1], member)
+      redis.call('ZADD', keys[1], due + every * (math.floor((time - due) / every) + 1),
+        cjson.encode({kind, id, every, fields, entry}))
       moved = moved + 1
     else
       redis.call('ZREM', keys[1], member)

@@ -22,8 +22,8 @@ struct ListDelayed: AsyncParsableCommand {
             // As many as fleet_unschedule looks at.
             let found = try await redis.look("ZRANGE", Keys(exchange).delayed, 0, 99_999, "WITHSCORES")
             for (member, score) in pairs(found) {
-                // As fleet_enqueue and fleet_retry write it: kind, id, every (ms), fields. The second one's id is an
-                // entry's, and the job's is among the fields, where an empty one is an absent one.
+                // As fleet_enqueue and fleet_retry write it: kind, id, every (ms), fields, a repetition's last entry.
+                // The second one's id is an entry's, and the job's is among the fields, where an empty one is absent.
                 let job = (try? JSONSerialization.jsonObject(with: Data(member.utf8))) as? [Any] ?? []
                 guard job.count > 3, let every = job[2] as? Int, let texts = job[3] as? [String] else { continue }
                 let fields = Dictionary(pairs(texts).filter { !$0.value.isEmpty }.map { ($0.name, $0.value) }) { $1 }

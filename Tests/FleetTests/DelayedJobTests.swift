@@ -97,9 +97,12 @@ struct DelayedJobTests {
 
         #expect(try await listed(stack, .bybit).first?["id"].text == "every-1")
         #expect(try await stack.promote(.bybit) == 1)
+        let refreshes = RedisArgument.text(Keys(.bybit).jobs(.refreshCache))
+        #expect(try await stack.command(["XLEN", refreshes]).int == 1)
+        try await stack.command(["XTRIM", refreshes, "MAXLEN", 0])
         try await stack.passTime(.bybit)
         #expect(try await stack.promote(.bybit) == 2)
-        #expect(try await stack.command(["XLEN", "fleet:{bybit}:jobs:refresh_cache"]).int == 2)
+        #expect(try await stack.command(["XLEN", refreshes]).int == 1)
         let tickers = try await stack.command(["XRANGE", "fleet:{bybit}:jobs:fetch_ticker", "-", "+"]).array ?? []
         #expect(tickers.first?.array?.last?.array?.compactMap(\.text) == ["symbol", "BTC/USDT"])
         #expect(try await listed(stack, .bybit).map { $0["every_ms"].int } == [30_000, 86_400_000])

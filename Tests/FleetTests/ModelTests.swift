@@ -71,6 +71,7 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("only what is due is promoted", "'-inf', time, 'LIMIT'", "'-inf', '+inf', 'LIMIT'"),
         Mutation(
             "a schedule stays on its grid", "due + every * (math.floor((time - due) / every) + 1)", "time + every"),
+        Mutation("a schedule waits for its last job", "local isThere = last and", "local isThere = false and"),
         Mutation("a retired consumer has nothing pending", "isMeant and info[4] == 0", "isMeant"),
         Mutation("a replayed job leaves the dead", "  redis.call('XDEL', keys[1], argv[1])\n", ""),
         Mutation("an id at work is not replayed", "if place(keys[3], '') then", "if false then"),
@@ -237,6 +238,8 @@ struct JobModel: Model {
         let memberId: String
         let job: ModelJob
         var every = 0
+        /// The entry that a schedule added last.
+        var last: String?
         /// nil: in an hour.
         var due: Int?
     }
@@ -486,8 +489,16 @@ struct JobModel: Model {
         let due = delayed.filter(ripe).sorted { ($0.due ?? 0) < ($1.due ?? 0) }.prefix(most)
         try expect(reply.array?.first?.int, due.count)
         for kind in Kind.allCases {
-            let moved = due.filter { $0.job.kind == kind }
-            for (entry, job) in zip(try await arrived(kind, moved.map(\.job)), moved) where job.every == 0 {
+            let there = Set(streams[kind, default: []].map(\.id))
+            let moved = due.filter { $0.job.kind == kind && !there.contains($0.last ?? "") }
+            for (entry, job) in zip(try await arrived(kind, moved.map(\.job)), moved) {
+                if job.every > 0 {
+                    for index in delayed.indices
+                    where delayed[index].memberId == job.memberId && delayed[index].every > 0 {
+                        delayed[index].last = entry
+                    }
+                    continue
+                }
                 guard markers[job.job.id] == "delayed \(job.memberId)" else { continue }
                 markers[job.job.id] = keys.jobs(kind) + " " + entry
             }
