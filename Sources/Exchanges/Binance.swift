@@ -150,9 +150,10 @@ package struct Binance: ExchangeAPI {
         // The answer to a cancel names the cancel itself in clientOrderId.
         guard let id = body["origClientOrderId"].text ?? body["clientOrderId"].text else { return nil }
         let statuses: [String: OrderStatus] = [
-            "FILLED": .filled, "PARTIALLY_FILLED": .partiallyFilled, "CANCELED": .canceled, "REJECTED": .rejected,
-            "EXPIRED": .expired, "EXPIRED_IN_MATCH": .expired,
+            "NEW": .open, "FILLED": .filled, "PARTIALLY_FILLED": .partiallyFilled, "CANCELED": .canceled,
+            "REJECTED": .rejected, "EXPIRED": .expired, "EXPIRED_IN_MATCH": .expired,
         ]
+        let status = statuses[body["status"].text ?? ""]
         // A cost below zero means "unknown" on historic orders; it is no plain decimal and so yields no average.
         let filled = body["executedQty"].positive
         let average = filled.flatMap { filled in body["cummulativeQuoteQty"].positive.map { $0 / filled } }
@@ -160,10 +161,11 @@ package struct Binance: ExchangeAPI {
             clientOrderId: id, exchangeOrderId: body["orderId"].text, symbol: instrument.symbol,
             side: body["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
             type: body["type"].text.map { $0 == "MARKET" ? .market : .limit },
-            status: statuses[body["status"].text ?? ""] ?? .open,
+            status: status ?? .open,
             amount: body["origQty"].decimal, filled: body["executedQty"].decimal,
             averagePrice: average.map { "\($0.rounded(places: 12))" }, price: body["price"].positiveText,
-            exchangeMs: body["updateTime"].unixMs ?? body["transactTime"].unixMs)
+            exchangeMs: body["updateTime"].unixMs ?? body["transactTime"].unixMs, createdMs: body["time"].unixMs,
+            isPending: status == nil)
     }
 
     private func instrument(_ market: JSON, limits: [JSON]) -> Instrument? {

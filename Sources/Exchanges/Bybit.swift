@@ -129,8 +129,10 @@ package struct Bybit: ExchangeAPI {
         case .submit, .cancel: body["result"]["orderId"].text.map(Answer.accepted)
         case .query(let reference, _), .history(let reference):
             rows.map { rows in
-                let row = rows.first { $0["orderLinkId"].text == reference.clientOrderId }
-                return row.map { .order(order($0, reference)) } ?? .absent
+                let ours = rows.filter { $0["orderLinkId"].text == reference.clientOrderId }.map {
+                    order($0, reference)
+                }
+                return ours.max { $0.createdMs ?? 0 < $1.createdMs ?? 0 }.map(Answer.order) ?? .absent
             }
         }
     }
@@ -170,16 +172,18 @@ package struct Bybit: ExchangeAPI {
 
     private func order(_ row: JSON, _ reference: OrderReference) -> Order {
         let statuses: [String: OrderStatus] = [
-            "Filled": .filled, "PartiallyFilled": .partiallyFilled, "Cancelled": .canceled, "Rejected": .rejected,
-            "PartiallyFilledCanceled": .canceled, "Deactivated": .canceled,
+            "New": .open, "Filled": .filled, "PartiallyFilled": .partiallyFilled, "Cancelled": .canceled,
+            "Rejected": .rejected, "PartiallyFilledCanceled": .canceled, "Deactivated": .canceled,
         ]
+        let status = statuses[row["orderStatus"].text ?? ""]
         return Order(
             clientOrderId: reference.clientOrderId, exchangeOrderId: row["orderId"].text,
             symbol: reference.instrument.symbol, side: row["side"].text.flatMap { Side(rawValue: $0.lowercased()) },
             type: row["orderType"].text.flatMap { OrderType(rawValue: $0.lowercased()) },
-            status: statuses[row["orderStatus"].text ?? ""] ?? .open,
+            status: status ?? .open,
             amount: row["qty"].decimal, filled: row["cumExecQty"].decimal, averagePrice: row["avgPrice"].positiveText,
-            price: row["price"].positiveText, exchangeMs: row["updatedTime"].unixMs)
+            price: row["price"].positiveText, exchangeMs: row["updatedTime"].unixMs,
+            createdMs: row["createdTime"].unixMs, isPending: status == nil)
     }
 
     /// `minOrderAmt` is the minimum; `minOrderQty` is no longer checked by Bybit.

@@ -78,6 +78,11 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
         return ExchangeError(.unknown, code: "malformed_answer", text, exchangeCode: "\(response.status)")
     }
 
+    /// The same with another meaning for the request that it is about.
+    package func meaning(_ verdict: Verdict) -> ExchangeError {
+        ExchangeError(verdict, code: code, message, exchangeCode: exchangeCode, retryAfter: retryAfter)
+    }
+
     /// The same without a key or secret that the exchange repeated in its words.
     package func hiding(_ credentials: Credentials?) -> ExchangeError {
         var copy = self

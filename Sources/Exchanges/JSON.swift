@@ -22,11 +22,11 @@ struct JSON {
     /// A rule or price whose zero means "none".
     var positive: Decimal? { decimal.flatMap(Decimal.init(wire:)).flatMap { $0 > 0 ? $0 : nil } }
     var positiveText: String? { positive == nil ? nil : decimal }
-    /// A time up to the year 2096, in milliseconds: no arithmetic on it overflows.
-    var unixMs: Int64? { int.flatMap { 0..<4_000_000_000_000 ~= $0 ? $0 : nil } }
+    /// A time up to the year 2096, in milliseconds: no arithmetic on it overflows. 0 is none.
+    var unixMs: Int64? { int.flatMap { 1..<4_000_000_000_000 ~= $0 ? $0 : nil } }
     /// The same, written in seconds, which may have a fraction.
     var secondsAsMs: Int64? {
-        (value as? Double ?? text.flatMap(Double.init)).flatMap { 0..<4e9 ~= $0 ? Int64($0 * 1000) : nil }
+        (value as? Double ?? text.flatMap(Double.init)).flatMap { 0.001..<4e9 ~= $0 ? Int64($0 * 1000) : nil }
     }
 }
 

@@ -199,20 +199,27 @@ package struct Kraken: ExchangeAPI {
     /// Ended orders can share one client order id: the newest is the one meant.
     private func newest(_ rows: [String: JSON]?, _ reference: OrderReference) -> Answer? {
         guard let rows else { return nil }
-        let newest = rows.max { ($0.value["opentm"].secondsAsMs ?? 0) < ($1.value["opentm"].secondsAsMs ?? 0) }
+        let ours = rows.filter { $1["cl_ord_id"].text ?? reference.clientOrderId == reference.clientOrderId }
+        let newest = ours.max { ($0.value["opentm"].secondsAsMs ?? 0) < ($1.value["opentm"].secondsAsMs ?? 0) }
         return newest.map { .order(order($0, $1, reference)) } ?? .absent
     }
 
     private func order(_ id: String, _ row: JSON, _ reference: OrderReference) -> Order {
-        let ended: [String: OrderStatus] = ["closed": .filled, "canceled": .canceled, "expired": .expired]
-        let status = ended[row["status"].text ?? ""] ?? (row["vol_exec"].positive == nil ? .open : .partiallyFilled)
+        let filled = row["vol_exec"].positive
+        let statuses: [String: OrderStatus] = [
+            "open": filled == nil ? .open : .partiallyFilled, "canceled": .canceled, "expired": .expired,
+            // What was filled in part and then canceled is closed too.
+            "closed": row["vol_exec"].text == nil || filled == row["vol"].positive ? .filled : .canceled,
+        ]
+        let status = statuses[row["status"].text ?? ""]
         return Order(
             clientOrderId: reference.clientOrderId, exchangeOrderId: id, symbol: reference.instrument.symbol,
             side: row["descr"]["type"].text.flatMap(Side.init),
-            type: row["descr"]["ordertype"].text.map { $0 == "market" ? .market : .limit }, status: status,
+            type: row["descr"]["ordertype"].text.map { $0 == "market" ? .market : .limit }, status: status ?? .open,
             amount: row["vol"].decimal, filled: row["vol_exec"].decimal, averagePrice: row["price"].positiveText,
             price: row["descr"]["price"].positiveText,
-            exchangeMs: row["closetm"].secondsAsMs ?? row["opentm"].secondsAsMs)
+            exchangeMs: row["closetm"].secondsAsMs ?? row["opentm"].secondsAsMs, createdMs: row["opentm"].secondsAsMs,
+            isPending: status == nil)
     }
 
     private func instrument(_ id: String, _ pair: JSON) -> Instrument? {

@@ -39,7 +39,7 @@ extension OrderRequest {
     /// Whether an order that was found is still to be filled or to end, as it may not rest.
     package func isEnding(_ order: Order) -> Bool {
         let mayRest = type == .limit && [.gtc, .po].contains(timeInForce)
-        return !mayRest && [.open, .partiallyFilled].contains(order.status)
+        return order.isPending || !mayRest && [.open, .partiallyFilled].contains(order.status)
     }
 }
 
@@ -53,6 +53,15 @@ package struct Order: Sendable, Codable, Equatable {
     package var status: OrderStatus
     package var amount, filled, averagePrice, price: String?
     package var exchangeMs: Int64?
+    /// When the exchange took it, where it says so.
+    package var createdMs: Int64?
+    /// Whether its status is none of those known, or one before the matching engine has seen it.
+    package var isPending = false
+
+    /// Those of the contract.
+    private enum CodingKeys: String, CodingKey {
+        case clientOrderId, exchangeOrderId, symbol, side, type, status, amount, filled, averagePrice, price, exchangeMs
+    }
 }
 
 extension Order {

@@ -103,7 +103,7 @@ package final class ExchangeSession {
                 log.debug("exchange's time not known", metadata: ["error": "\(error)"])
             } catch let error as ExchangeError {
                 // Whatever became of this request, the one it was made for has not been sent.
-                throw ExchangeError(.wait, code: error.code, error.message, retryAfter: error.retryAfter)
+                throw error.meaning(.wait)
             }
         }
         // Whoever stands in a long line is better off in the stream: there no worker's death counts against it.

@@ -26,6 +26,9 @@ struct Journal {
     /// What was sent, and the rest of it; empty: not known.
     let symbol, request: String
 
+    /// Whether the exchange has ever said that it has the order.
+    var isKnown: Bool { exchangeOrderId != nil || knownFor > .zero }
+
     /// A quarter of the time so far, from a quarter of a second to ten.
     var step: SetAside { SetAside(min(max(age / 4, .milliseconds(250)), .seconds(10))) }
 
@@ -129,8 +132,14 @@ final class Journals {
     }
 
     /// What cannot be noted is found out by the next delivery.
-    func note(_ what: String, _ job: Job, _ exchangeOrderId: String = "") async {
-        _ = try? await tell("fleet_journal_note", job.id, [.text(what), .text(owner(job)), .text(exchangeOrderId)])
+    func note(_ what: String, _ job: Job) async {
+        _ = try? await tell("fleet_journal_note", job.id, [.text(what), .text(owner(job))])
+    }
+
+    /// Notes that the exchange has the order of the send that `owner` began, by its id where that is known.
+    func noteShown(_ id: String, _ exchangeOrderId: String?, of owner: String) async {
+        _ = try? await tell(
+            "fleet_journal_note", id, ["acknowledged", .text(owner), .text(exchangeOrderId ?? "")])
     }
 
     /// Notes that the exchange did not show the order when it was asked after `seen` was read. Said once at most, as it

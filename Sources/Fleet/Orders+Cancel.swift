@@ -22,7 +22,17 @@ extension Orders {
             return outcome
         }
         let answer = try await session.perform(.cancel(reference), for: job)
-        if case .order(let order) = answer, let outcome = outcome(of: order) { return outcome }
+        // What is canceled may be hidden from who submitted it: then it was prevented, as far as he knows.
+        var isKnown = journal.state != "sending" || journal.isKnown
+        func noteShown(_ id: String?) async {
+            if !isKnown { await journals.noteShown(orderId, id, of: journal.owner) }
+            isKnown = true
+        }
+        if case .accepted(let id) = answer { await noteShown(id) }
+        if case .order(let order) = answer {
+            await noteShown(order.exchangeOrderId)
+            if let outcome = outcome(of: order) { return outcome }
+        }
         // What was sent is asked about past the deadline too.
         let asker = job.deadlineMs == nil ? job : nil
         var (isPrevented, isOpen) = (false, false)
@@ -32,10 +42,15 @@ extension Orders {
             // A question that cannot be asked now is not waited for where nothing speaks for an old order.
             let found: Order?
             do { found = try await find(reference, begunMs: journal.begunMs, for: asker) } catch {
-                if !isPrevented, (error as? ExchangeError)?.code != "older_order" { throw error }
+                let refusal = error as? ExchangeError
+                if !isPrevented, refusal?.code != "older_order" {
+                    // That it was refused says nothing of the cancel.
+                    throw refusal.map { [.permanent, .auth].contains($0.verdict) ? $0.meaning(.unknown) : $0 } ?? error
+                }
                 found = nil
             }
             guard let order = found else { break }
+            await noteShown(order.exchangeOrderId)
             if journal.state == "canceled", ![.open, .partiallyFilled].contains(order.status) {
                 // Its own journal was gone: an old order, which was not prevented at all.
                 _ = try await journals.end(job, id: orderId, ended(order), of: "")
@@ -51,7 +66,10 @@ extension Orders {
             let age = min(journal.age, .milliseconds(nowMs() - job.enqueuedMs))
             throw SetAside(min(max(age / 4, .milliseconds(500)), .seconds(60)))
         }
-        throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
+        throw ExchangeError(
+            .unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled",
+            // It may take its time: 42 seconds in five attempts.
+            retryAfter: .milliseconds(500 << min(2 * job.attempt - 2, 6)))
     }
 
     /// What a cancel ends with when its order is shown like this; nil: it is still open.

@@ -12,7 +12,7 @@ extension Orders {
             let answer = try await session.perform(call, for: cancel)
             awaySince = nil
             guard case .order(let order) = answer else { continue }
-            guard let madeMs = order.exchangeMs, madeMs < begunMs - 3_600_000 else { return order }
+            guard let madeMs = order.createdMs, madeMs < begunMs - 3_600_000 else { return order }
             // Where it shows one order an id, this one may stand before that which is meant.
             if !session.api.keepsHistoryApart {
                 throw ExchangeError(.unknown, code: "older_order", "it shows an older order of the same id")

@@ -8,8 +8,10 @@ extension Orders {
     func foundAgain(
         _ order: OrderRequest, _ reference: OrderReference, _ job: Job
     ) async throws -> Outcome? {
+        var found: Order?
         do {
-            guard try await find(reference, begunMs: job.enqueuedMs) != nil else { return nil }
+            found = try await find(reference, begunMs: job.enqueuedMs)
+            if found == nil { return nil }
         } catch let error as ExchangeError where error.code == "older_order" {
             return nil
         } catch {
@@ -17,6 +19,7 @@ extension Orders {
         }
         // It may exist, which the next delivery has to know too.
         try await journals.begin(job, order, stampMs: 0)
+        if let found { await journals.noteShown(job.id, found.exchangeOrderId, of: journals.owner(job)) }
         return try await resume(order, nil, job)
     }
 
@@ -88,14 +91,18 @@ extension Orders {
             if !order.matches(found) {
                 return try await unknown(order, journal, job, "another order has its client order id")
             }
-            if order.isEnding(found), journal.age < patience.ending { throw journal.step }
+            if order.isEnding(found), journal.age < patience.ending {
+                // It may be hidden again, between the list of open orders and that of ended ones.
+                if !journal.isKnown { await journals.noteShown(job.id, found.exchangeOrderId, of: journal.owner) }
+                throw journal.step
+            }
             return try await journals.end(job, ended(found), of: journal.owner)
         }
-        if reference.exchangeOrderId != nil || journal.knownFor > .zero {
+        if journal.isKnown {
             // Acknowledged, so never sent again; the exchange shows it late.
             await journals.noteAbsent(job, journal)
             if journal.age < max(patience.ending, window) || journal.absences < 2 { throw journal.step }
-            return try await unknown(order, journal, job, "the exchange acknowledged it and does not show it")
+            return try await unknown(order, journal, job, "the exchange said that it has it and does not show it")
         }
         guard session.knowsTime else {
             throw ExchangeError(.unknown, code: "no_clock", "it does not say what time it is")

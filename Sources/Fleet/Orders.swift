@@ -133,7 +133,11 @@ package final class Orders {
             }
         } catch let error as ExchangeError where error.mayHaveExecuted && isOpen {
             // That there is one of this id is an acknowledgement too, if without the exchange's id.
-            await journals.note(error.verdict == .dup ? "acknowledged" : "uncertain", job)
+            if error.verdict == .dup {
+                await journals.noteShown(job.id, nil, of: journals.owner(job))
+            } else {
+                await journals.note("uncertain", job)
+            }
             log.warning("order uncertain", metadata: job.metadata.merging(["reason": "\(error)"]) { $1 })
             return try await resume(order, nil, job)
         } catch let error as ExchangeError where isOpen && (error.verdict == .permanent || error.verdict == .auth) {
@@ -150,7 +154,7 @@ package final class Orders {
             if !order.isEnding(known) { return try await journals.end(job, ended(known), of: journals.owner(job)) }
             id = known.exchangeOrderId
         }
-        await journals.note("acknowledged", job, id ?? "")
+        await journals.noteShown(job.id, id, of: journals.owner(job))
         return try await resume(order, nil, job)
     }
 }

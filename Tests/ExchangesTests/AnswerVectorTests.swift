@@ -116,7 +116,9 @@ struct AnswerVectorTests {
             #expect(exchangeOrderId == parsed["id"].text)
             #expect(parsed["status"].isNull, "an acknowledgement says no more")
         case .absent: #expect(vector.parsed.isNull, "only an unknown id has no order")
-        case .order(let order): expect(order, parsed, vector, symbol)
+        case .order(let order):
+            expect(order, parsed, vector, symbol)
+            if isQuery { #expect(order.createdMs == parsed["timestamp"].int.map(Int64.init)) }
         default: Issue.record("no order")
         }
     }
@@ -126,8 +128,14 @@ struct AnswerVectorTests {
         arguments: [
             (
                 Exchange.bybit,
-                #"{"retCode":0,"result":{"list":[{"orderLinkId":"x","orderId":"1"},{"orderLinkId":"my-1","orderId":"2"}]}}"#
+                #"{"retCode":0,"result":{"list":[{"orderLinkId":"x","orderId":"1"},{"orderLinkId":"my-1","orderId":"3","#
+                    + #""createdTime":"1"},{"orderLinkId":"my-1","orderId":"2","createdTime":"2"}]}}"#
             ), (.kraken, #"{"error":[],"result":{"open":{"1":{"opentm":1},"2":{"opentm":3},"3":{"opentm":2}}}}"#),
+            (
+                .kraken,
+                #"{"error":[],"result":{"open":{"1":{"opentm":3,"cl_ord_id":"x"},"#
+                    + #""2":{"opentm":1,"cl_ord_id":"my-1"}}}}"#
+            ),
         ])
     func oneOfMany(_ exchange: Exchange, _ body: String) throws {
         let call = Call.query(reference("my-1", instrument()))
@@ -136,6 +144,39 @@ struct AnswerVectorTests {
             return
         }
         #expect(order.exchangeOrderId == "2")
+    }
+
+    @Test(
+        "an order whose status is not known, or one before the engine has seen it, does not rest yet",
+        arguments: [
+            (Exchange.binance, "NEW", true), (.binance, "PENDING_NEW", false), (.binance, "", false),
+            (.bybit, "New", true), (.bybit, "Created", false), (.kraken, "open", true), (.kraken, "pending", false),
+        ])
+    func pending(_ exchange: Exchange, _ status: String, _ rests: Bool) throws {
+        let bodies: [Exchange: String] = [
+            .binance: #"{"clientOrderId":"my-1","status":"\#(status)"}"#,
+            .bybit: #"{"retCode":0,"result":{"list":[{"orderLinkId":"my-1","orderStatus":"\#(status)"}]}}"#,
+            .kraken: #"{"error":[],"result":{"open":{"1":{"status":"\#(status)"}}}}"#,
+        ]
+        let call = Call.query(reference("my-1", instrument()))
+        guard case .order(let found) = try api(exchange).answer(to: call, response(bodies[exchange] ?? "")) else {
+            Issue.record("no order")
+            return
+        }
+        #expect(found.status == .open && order().isEnding(found) != rests)
+    }
+
+    @Test(
+        "an order that Kraken closed is filled only if all of it is",
+        arguments: [("1.0", OrderStatus.filled), ("0.4", .canceled), ("0.0", .canceled)])
+    func closed(_ filled: String, _ status: OrderStatus) throws {
+        let body = #"{"error":[],"result":{"closed":{"1":{"status":"closed","vol":"1.00","vol_exec":"\#(filled)"}}}}"#
+        let call = Call.history(reference("my-1", instrument()))
+        guard case .order(let order) = try api(.kraken).answer(to: call, response(body)) else {
+            Issue.record("no order")
+            return
+        }
+        #expect(order.status == status && order.filled == filled)
     }
 
     private func expect(_ order: Order, _ parsed: JSONValue, _ vector: Vector, _ symbol: String) {

@@ -78,12 +78,16 @@ struct OrderEvidenceTests {
     func olderOrder() async throws {
         let stack = try await Stack()
         let worker = try await stack.worker(Self.binance)
-        #expect(try await stack.run(.binance, .submitOrder, Stack.market("o"))["status"].text == "ok")
+        let order = try await stack.run(.binance, .submitOrder, Stack.resting("o"))
+        let made = Int64(try #require(order["data"]["exchange_ms"].int))
+        try await eventually("it has rested for a while") { wallClockMs() > made + 100 }
+        _ = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
         for key in ["order:o", "result:o"] { try await stack.command(["DEL", Stack.key(.binance, key)]) }
-        let (later, asked) = ("\(wallClockMs() + 7_200_000)", "\(wallClockMs() - 301_000)")
+        // More than an hour after the old order was made, if not after it ended.
+        let (later, asked) = ("\(made + 3_600_050)", "\(wallClockMs() - 301_000)")
         try await leave(stack, "o", ago: 60_000, left: -1, ["first_stamp_ms": later, "unasked_ms": asked])
         // Binance shows one order an id: whether it would show the one that is meant nobody says.
-        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        let result = try await stack.run(.binance, .submitOrder, Stack.resting("o"))
         #expect(result["status"].text == "unknown", "\(result)")
         #expect(result["error"]["message"].text?.contains("an older order of the same id") == true, "\(result)")
         #expect(try await stack.orders(.binance, jobId: "o").count == 1)
@@ -231,6 +235,40 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test(
+        "an order that was shown once is never sent again, nor called prevented, though it is hidden then",
+        arguments: [Kind.submitOrder, .cancelOrder])
+    func hiddenAgain(_ asker: Kind) async throws {
+        let stack = try await Stack()
+        let isHidden = Atomic(false)
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            if request.method == "POST" { return .text("", status: 502) }
+            if request.method == "DELETE" { return .text(#"{"code":-2011,"msg":"Unknown order sent."}"#, status: 400) }
+            return isHidden.load(ordering: .relaxed)
+                ? .text(#"{"code":-2013,"msg":"Order does not exist."}"#, status: 400)
+                : .text(#"{"clientOrderId":"o","orderId":7,"status":"NEW"}"#)
+        }
+        let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        if asker == .submitOrder {
+            try await stack.push(.binance, .submitOrder, Stack.market("o"))
+        } else {
+            try await leave(stack, "o", ago: 1000, left: 60_000)
+            try await stack.push(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        }
+        try await eventually("it is noted") { try await stack.journal(.binance, "o")["exchange_order_id"] == "7" }
+        isHidden.store(true, ordering: .relaxed)
+        // As if it had been looked for in vain for a minute since.
+        let before = ["sent_ms": "\(wallClockMs() - 61_000)", "send_until_ms": "1", "absent": "2"]
+        try await stack.journal(.binance, "o", before)
+        if asker == .cancelOrder { try await stack.push(.binance, .submitOrder, Stack.market("o")) }
+        let result = try await stack.result(.binance, "o")
+        #expect(result["status"].text == "unknown", "\(result)")
+        #expect(fake.requests.count { $0.method == "POST" } == (asker == .submitOrder ? 1 : 0))
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("an answer of Binance that is not the end of an order, or of a cancel, is not taken for it")
     func notTheEnd() async throws {
         let stack = try await Stack()
@@ -367,6 +405,7 @@ struct OrderEvidenceTests {
         let second = try await stack.worker(["FLEET_EXCHANGES": exchange.rawValue])
         let result = try await stack.result(exchange, "o")
         #expect(result["status"].text == "ok" && result["data"]["status"].text == "filled", "\(result)")
+        #expect(try await stack.journal(exchange, "o")["acknowledged_ms"] != nil, "it may be hidden again")
         #expect(try await stack.orders(exchange, jobId: "o").count == 1)
         withExtendedLifetime(second) {}
     }
@@ -525,6 +564,41 @@ struct OrderEvidenceTests {
     }
 
     // MARK: - Cancels
+
+    @Test("a question about a cancel that Kraken refuses to answer is no refusal of the cancel")
+    func refusedConfirmation() async throws {
+        let stack = try await Stack()
+        let questions = Atomic(0)
+        let fake = kraken { ids in
+            // To the cancel, which goes by our id.
+            if ids.isEmpty { return #"{"error":[],"result":{"count":1,"pending":true}}"# }
+            let number = questions.add(1, ordering: .relaxed).newValue
+            if number == 2 { return #"{"error":["EOrder:Unknown order"]}"# }
+            return Self.rows(ids, number == 1 ? "open" : "canceled")
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        #expect(try await stack.run(.kraken, .submitOrder, Stack.resting("o"))["data"]["status"].text == "open")
+        let cancel = try await stack.run(.kraken, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(cancel["status"].text == "ok" && cancel["attempt"].int == 2, "\(cancel)")
+        withExtendedLifetime(worker) {}
+    }
+
+    @Test("a cancel whose order stays open for a while is given more time with each attempt")
+    func slowCancel() async throws {
+        let stack = try await Stack()
+        let fake = kraken { ids in
+            ids.isEmpty ? #"{"error":[],"result":{"count":1,"pending":true}}"# : Self.rows(ids, "open")
+        }
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "KRAKEN_URL": fake.url])
+        #expect(try await stack.run(.kraken, .submitOrder, Stack.resting("o"))["data"]["status"].text == "open")
+        let cancel = ["id": "c", "symbol": "BTC/USDT", "order_id": "o", "fleet_attempt": "3"]
+        try await stack.push(.kraken, .cancelOrder, cancel)
+        try await eventually("it is put off for eight seconds") {
+            let texts = try await stack.command(["ZRANGE", Stack.key(.kraken, "delayed"), 0, -1, "WITHSCORES"]).texts
+            return texts.count == 2 && (Int64(texts[1]) ?? 0) > wallClockMs() + 4000
+        }
+        withExtendedLifetime(worker) {}
+    }
 
     @Test(
         "a refused cancel by a symbol that there is not prevents nothing, in a worker that has no market list yet too")
