@@ -123,17 +123,18 @@ package struct Binance: ExchangeAPI {
         case (_, -2010) where message == "Duplicate order sent.", (_, -1010) where message == "Duplicate order sent.":
             verdict = .dup
         case (401, _), (_, -1002), (_, -2008), (_, -2014), (_, -2015): verdict = .auth
-        // Without a code it is the word of something on the way, which may have passed the order on.
-        case (400..<500, 0) where call.isSubmit: verdict = .unknown
+        // Without a code it is the word of something on the way, which may have passed the request on.
+        case (400..<500, 0): verdict = .unknown
         case (400..<500, _): verdict = .permanent
         default: verdict = .unknown
         }
         // Without a word from the exchange: the shortest ban, and the firewall's, which is unstated.
         let silence: Duration? = [418: .seconds(120), 403: .seconds(300)][response.status]
-        // Overloaded (-1008): documented neither as placed nor as not.
+        // Overloaded (-1008): documented neither as placed nor as not. The firewall (403) is known to say no code.
+        let isUncertain = code == -1008 || code == 0 && response.status != 403
         let exchangeCode = code == 0 ? "\(response.status)" : "\(code)"
         throw ExchangeError(
-            verdict, answered: message, exchangeCode, response, retryAfter: silence, isUncertain: code == -1008,
+            verdict, answered: message, exchangeCode, response, retryAfter: silence, isUncertain: isUncertain,
             isNoMarket: code == -1121)
     }
 

@@ -96,9 +96,8 @@ package struct Bybit: ExchangeAPI {
                 switch response.status {
                 case 403, 418, 429: .wait
                 case 401: .auth
-                case 400, 404: .permanent
-                // The word of something on the way, which may have passed the order on.
-                case 400..<500: call.isSubmit ? .unknown : .permanent
+                case 404: .permanent
+                // The word of something on the way, which may have passed the request on.
                 default: .unknown
                 }
             // 403 is the limit of the address: Bybit wants ten minutes of silence.

@@ -38,13 +38,16 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
     package let retryAfter: Duration?
     /// Whether an order sent with this request can exist all the same.
     package let mayHaveExecuted: Bool
+    /// Whether it speaks against the health of the endpoint.
+    package let isOutage: Bool
     package var description: String { "\(code): \(message)" }
 
     package init(
         _ verdict: Verdict, code: String, _ message: String, exchangeCode: String? = nil, retryAfter: Duration? = nil,
-        isUncertain: Bool = false
+        isUncertain: Bool = false, isOutage: Bool = false
     ) {
         (self.verdict, self.code, self.message) = (verdict, code, message)
+        self.isOutage = isOutage || verdict == .unknown
         (self.exchangeCode, self.retryAfter) = (exchangeCode, retryAfter)
         mayHaveExecuted = verdict == .unknown || verdict == .dup || isUncertain
     }
@@ -68,7 +71,7 @@ package struct ExchangeError: Error, Sendable, CustomStringConvertible {
             verdict, code: isNoMarket ? "unknown_symbol" : codes[verdict] ?? "", String(text.prefix(500)),
             exchangeCode: String(exchangeCode.prefix(100)),
             retryAfter: seconds.map { .seconds($0) } ?? retryAfter ?? pause,
-            isUncertain: isUncertain || response.status >= 500)
+            isUncertain: isUncertain || response.status >= 500, isOutage: response.status >= 500)
     }
 
     /// An answer whose body is not what the endpoint documents: HTML, nothing, other types.

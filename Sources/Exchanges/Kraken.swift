@@ -179,7 +179,8 @@ package struct Kraken: ExchangeAPI {
         if verdict == .wait, let end = error.split(separator: ":").last?.trimmingCharacters(in: .whitespaces),
             let until = JSON(end).secondsAsMs
         {
-            wait = .milliseconds(min(max(0, until - response.receivedMs), 3_600_000))
+            // By two clocks: a wrong one of ours must neither stop the fleet for long nor let it go on at once.
+            wait = .milliseconds(min(max(1000, until - response.receivedMs), 60_000))
         }
         return ExchangeError(
             verdict, answered: error, error, response, retryAfter: wait,

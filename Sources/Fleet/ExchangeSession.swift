@@ -12,7 +12,7 @@ package final class ExchangeSession {
     package nonisolated let api: any ExchangeAPI
     private let http: HTTPClient
     private let nowMs: @Sendable () -> Int64
-    private let nextNonce: @LaneActor () async throws(ExchangeError) -> UInt64
+    private let nextNonce: @LaneActor () async throws(RedisError) -> UInt64
     private let metrics: LaneMetrics
     private let log: Logger
     private let limiter: Limiter?
@@ -35,7 +35,7 @@ package final class ExchangeSession {
     package init(
         api: any ExchangeAPI, http: HTTPClient, limiter: Limiter?, events: Events, redis: RedisClient, keys: Keys,
         metrics: LaneMetrics, log: Logger, nowMs: @escaping @Sendable () -> Int64,
-        nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64
+        nextNonce: @escaping @LaneActor () async throws(RedisError) -> UInt64
     ) {
         (self.api, self.http, self.metrics, self.log) = (api, http, metrics, log)
         (self.nowMs, self.nextNonce) = (nowMs, nextNonce)
@@ -185,8 +185,7 @@ package final class ExchangeSession {
             if isHealthy == false, let pause = ofProbe(call, permit) { throw pause }
             throw ExchangeError(verdict, code: "exchange_unreachable", error.description)
         } catch let error as ExchangeError {
-            let isRefusal = error.verdict == .wait && !error.mayHaveExecuted
-            isHealthy = isRefusal ? nil : !error.mayHaveExecuted || error.verdict == .dup
+            isHealthy = error.verdict == .wait && !error.isOutage ? nil : !error.isOutage
             metrics.requests[error.verdict.rawValue]?.increment()
             if error.verdict == .wait, let pause = error.retryAfter {
                 if limiter?.isClosed != true {

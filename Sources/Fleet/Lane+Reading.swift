@@ -14,7 +14,10 @@ extension Lane {
             // After a long loss all leases are over: each worker first says what it still has, then looks at others'.
             try await beat()
             claimAt = max(claimAt, .now + .seconds(2))
-            for kind in configuration.kinds { try await recover(kind, &jobs) }
+            for kind in configuration.kinds {
+                turnedAt = .now
+                try await recover(kind, &jobs)
+            }
             isBusy = true
         }
         if measuredAt.map({ .now - $0 > .seconds(5) }) ?? true {
@@ -158,6 +161,8 @@ extension Lane {
         guard claimAt <= .now else { return }
         claimAt = .now + .seconds(2) * Double.random(in: 0.75...1.25)
         for kind in kinds where unreadable[kind] == nil {
+            // A slow Redis is no loop that stands still.
+            turnedAt = .now
             // A page a call; what others keep alive is passed over. The cursor goes on where the last scan stopped.
             for _ in 0..<20 where room(kind) > 0 {
                 let since = ContinuousClock.now
@@ -181,6 +186,7 @@ extension Lane {
         try await FunctionLibrary.load(into: writing)
         try await lookAround()
         for kind in configuration.kinds {
+            turnedAt = .now
             do throws(RedisError) {
                 _ = try await writing.send([
                     "XGROUP", "CREATE", .text(keys.jobs(kind)), .text(Keys.group), 0, "MKSTREAM",

@@ -82,10 +82,10 @@ package final class Lane {
         session = ExchangeSession(
             api: api, http: http, limiter: configuration.usesLimits ? limiter : nil, events: events,
             redis: trading, keys: keys, metrics: metrics, log: log, nowMs: nowMs
-        ) { [trading] () async throws(ExchangeError) in
-            let reply = try? await FunctionLibrary.call("fleet_nonce", [nonceKey], on: trading)
-            if let nonce = reply?.text.flatMap(UInt64.init) { return nonce }
-            throw ExchangeError(.wait, code: "no_nonce", "Redis gave no nonce")
+        ) { [trading] () async throws(RedisError) in
+            let reply = try await FunctionLibrary.call("fleet_nonce", [nonceKey], on: trading)
+            if let nonce = reply.text.flatMap(UInt64.init) { return nonce }
+            throw RedisError(.malformedReply, "fleet_nonce: a number was expected")
         }
         cache = TickerCache(redis: writing, keys: keys, ttl: configuration.cacheTTL, nowMs: nowMs)
         tickers = Tickers(session: session, cache: cache, owner: consumer, redis: writing, nowMs: nowMs)
@@ -233,7 +233,7 @@ package final class Lane {
     private func finish(_ job: Job, _ outcome: Outcome, _ startedMs: Int64, reason: String = "attempts") {
         let finishedMs = nowMs()
         metrics.jobs[job.kind]?[outcome.status]?.increment()
-        metrics.durations[job.kind]?.recordMilliseconds(finishedMs - startedMs)
+        metrics.durations[job.kind]?.recordMilliseconds(max(0, finishedMs - startedMs))
         if outcome.status != .ok || job.traceparent != nil {
             log.info("job ended", metadata: job.metadata.merging(["outcome": "\(outcome.json)"]) { $1 })
         }

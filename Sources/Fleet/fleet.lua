@@ -20,6 +20,14 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A time to come is kept with the time at which it was written: a clock that is set back must not make it last longer.
+local function stamped(ends, time) return string.format('%.3f %.3f', ends, time) end
+
+local function ending(value, time)
+  local ends, written = string.match(value or '', '^(%S+) ?(%S*)$')
+  return (tonumber(ends) or 0) - math.max(0, (tonumber(written) or time) - time)
+end
+
 -- The fence: whether the consumer still owns the delivery. A stream or group that is gone is owned by nobody.
 local function owns(stream, group, consumer, entry)
   return #redis.pcall('XPENDING', stream, group, entry, entry, 1, consumer) > 0
@@ -202,9 +210,9 @@ redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, ca
   local due = time + tonumber(argv[6])
   if argv[10] == '1' then
     local interval = 1000 / RETRIES_PER_SECOND
-    local next = math.max(tonumber(redis.call('GET', keys[4]) or 0), time)
+    local next = math.max(ending(redis.call('GET', keys[4]), time), time)
     due = math.max(due, math.floor(next - RETRIES_AT_ONCE * interval))
-    redis.call('SET', keys[4], next + interval, 'PX', math.ceil(next + interval - time) + 1000)
+    redis.call('SET', keys[4], stamped(next + interval, time), 'PX', math.ceil(next + interval - time) + 1000)
   end
   -- A function that fails keeps what it has done: the job is taken off its stream only when it stands elsewhere.
   if due <= time then
@@ -474,8 +482,7 @@ redis.register_function{function_name = 'fleet_journal_end', flags = {'allow-oom
   local j = journal(keys[1])
   if j.outcome and (j.state ~= 'unknown' or argv[1] == 'unknown') then return j.outcome end
   if argv[4] == '1' and (j.state == 'sending' or j.state == 'unknown') then return j.outcome or '' end
-  if argv[4] == '1' and j.state == 'canceled' then return argv[2] end
-  if argv[4] == '' and j.state == 'canceled' and argv[1] ~= 'accepted' then return '' end
+  if argv[4] ~= '2' and j.state == 'canceled' and argv[1] ~= 'accepted' then return '' end
   if argv[4] == '2' and j.state ~= 'canceled' then return j.outcome or '' end
   local isOthers = (argv[5] or '') ~= '' and (j.owner or argv[5]) ~= argv[5]
   if isOthers and argv[1] ~= 'accepted' then return j.outcome or '' end
@@ -508,14 +515,11 @@ local function exact_now()
 end
 
 local function fill(key, full_at, time)
-  redis.call('SET', key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - time) + 1000)
+  redis.call('SET', key, stamped(full_at, time), 'PX', math.ceil(full_at - time) + 1000)
 end
 
 -- Milliseconds until a gate opens. Its value is that time; it stays for a while longer.
-local function closed_for(gate, time)
-  local opens = redis.call('GET', gate)
-  return opens and math.max(0, (tonumber(opens) or time + redis.call('PTTL', gate)) - time) or 0
-end
+local function closed_for(gate, time) return math.max(0, ending(redis.call('GET', gate), time) - time) end
 
 -- Takes what some calls of one kind cost, from all their budgets or none. A share below 1 leaves the rest of each bucket
 -- to calls of more weight. A call dearer than its share goes when the bucket is full. Behind a gate that has just opened
@@ -535,7 +539,7 @@ redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'
   local granted, wait, full = gates[1] and 1 or tonumber(argv[1]), 0, {}
   for i = 2, budgets + 1 do
     local cost, burst, rate = tonumber(argv[3 * i - 3]), tonumber(argv[3 * i - 2]), tonumber(argv[3 * i - 1])
-    full[i] = math.max(tonumber(redis.call('GET', keys[i]) or 0), time)
+    full[i] = math.max(ending(redis.call('GET', keys[i]), time), time)
     local room = math.max(burst * argv[2], cost) - (full[i] - time) * rate / 1000
     granted = math.min(granted, math.max(0, math.floor(room / cost + 1e-6)))
     wait = math.max(wait, (cost - room) / rate * 1000)
@@ -544,7 +548,7 @@ redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'
   for i = 2, budgets + 1 do
     fill(keys[i], full[i] + granted * tonumber(argv[3 * i - 3]) / tonumber(argv[3 * i - 1]) * 1000, time)
   end
-  for _, gate in ipairs(gates) do redis.call('SET', gate, time + 300, 'KEEPTTL') end
+  for _, gate in ipairs(gates) do redis.call('SET', gate, stamped(time + 300, time), 'KEEPTTL') end
   return {granted, 0, 0}
 end}
 
@@ -553,7 +557,7 @@ end}
 redis.register_function{function_name = 'fleet_limit_give', flags = {'allow-oom'}, callback = function(keys, argv)
   local time = exact_now()
   for i = 1, #keys do
-    local full = tonumber(redis.call('GET', keys[i]) or 0) - argv[1] * argv[2 * i] / argv[2 * i + 1] * 1000
+    local full = ending(redis.call('GET', keys[i]), time) - argv[1] * argv[2 * i] / argv[2 * i + 1] * 1000
     if full > time then fill(keys[i], full, time) else redis.call('DEL', keys[i]) end
   end
   return 1
@@ -572,7 +576,7 @@ redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-o
   -- wait keeps within a limit of which another program uses half.
   -- No window justifies a longer wait than itself, or three where it rolls, whatever the exchange says.
   local full = time + math.min(argv[1] / argv[3] * 1000 - since, window) * (argv[5] == '1' and 3 or 1)
-  if full <= tonumber(redis.call('GET', keys[1]) or 0) or full <= time then return 0 end
+  if full <= ending(redis.call('GET', keys[1]), time) or full <= time then return 0 end
   fill(keys[1], full, time)
   return 1
 end}
@@ -583,7 +587,7 @@ redis.register_function{function_name = 'fleet_limit_close', flags = {'allow-oom
   local time = exact_now()
   for _, gate in ipairs(keys) do
     if closed_for(gate, time) < tonumber(argv[1]) then
-      redis.call('SET', gate, string.format('%.0f', time + argv[1]), 'PX', argv[1] + 2000)
+      redis.call('SET', gate, stamped(time + argv[1], time), 'PX', argv[1] + 2000)
     end
   end
   return math.ceil(closed_for(keys[1], time))

@@ -56,11 +56,26 @@ struct ErrorVectorTests {
         }
     }
 
-    @Test("a status of something on the way proves nothing of an order", arguments: Exchange.allCases, [408, 413, 499])
+    @Test(
+        "a status of something on the way proves nothing of an order, and refuses nothing for good",
+        arguments: Exchange.allCases, [400, 408, 413, 499])
     func statusOfAnother(_ exchange: Exchange, _ status: Int) throws {
-        let answer = response("<html>", status: status)
-        let error = try #require(throws: ExchangeError.self) { try api(exchange).answer(to: submit(), answer) }
-        #expect(error.verdict == .unknown && error.mayHaveExecuted)
+        let cancel = Call.cancel(reference("my-1", instrument()))
+        for call in [submit(), cancel, .tickers([instrument()]), .instruments] {
+            let answer = response("<html>", status: status)
+            let error = try #require(throws: ExchangeError.self) { try api(exchange).answer(to: call, answer) }
+            #expect(error.verdict == .unknown && error.mayHaveExecuted, "\(call)")
+        }
+    }
+
+    @Test("a refusal without Binance's code leaves open what became of an order", arguments: [401, 418, 429])
+    func withoutCode(_ status: Int) throws {
+        let answers = ["<html>", #"{"code":-1003,"msg":"later"}"#].map { response($0, status: status) }
+        let errors = answers.map { answer in
+            #expect(throws: ExchangeError.self) { try api(.binance).answer(to: submit(), answer) }
+        }
+        #expect(errors.map { $0?.mayHaveExecuted } == [true, false])
+        #expect(errors.map { $0?.isOutage } == [false, false], "it is no outage either")
     }
 
     @Test(
@@ -212,8 +227,8 @@ struct ErrorVectorTests {
                 #"{"retCode":10006,"retMsg":"","time":1700000000000}"#, 60_000
             ),
             (.kraken, 200, [:], #"{"error":["EService: Throttled: 1700000005"]}"#, 5000),
-            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1700009999"]}"#, 3_600_000),
-            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1699999999"]}"#, 0),
+            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1700009999"]}"#, 60_000),
+            (.kraken, 200, [:], #"{"error":["EService:Throttled: 1699999999"]}"#, 1000),
         ])
     func waits(
         _ exchange: Exchange, _ status: Int, _ headers: [String: String], _ body: String, _ milliseconds: Int

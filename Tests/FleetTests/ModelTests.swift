@@ -118,8 +118,10 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("a refusal is of its own send", "if isOthers and argv[1] ~= 'accepted' then", "if false then"),
         Mutation("anybody may have found the order", "if isOthers and argv[1] ~= 'accepted' then", "if isOthers then"),
         Mutation("what was sent is not unsent", "(j.state == 'sending' or j.state == 'unknown')", "false"),
-        Mutation("what is canceled stays so", "if argv[4] == '1' and j.state == 'canceled' then", "if false then"),
-        Mutation("canceled is no refusal", "if argv[4] == '' and j.state == 'canceled'", "if false"),
+        Mutation(
+            "what is canceled stays so", "if argv[4] ~= '2' and j.state == 'canceled'",
+            "if argv[4] == '' and j.state == 'canceled'"),
+        Mutation("canceled is no refusal", "if argv[4] ~= '2' and j.state == 'canceled'", "if false"),
         Mutation("an absence is of the last request", " or argv[5] and argv[5] ~= (j.tries or '0')", ""),
         Mutation("a person settles only what is unknown", "if state ~= 'unknown' then return", "if false then return"),
     ]
@@ -923,10 +925,10 @@ struct JournalModel: Model {
         let isKnown = outcome != nil && (state != "unknown" || ending == "unknown")
         let isUnderWay = caller == nil && (state == "sending" || state == "unknown")
         let isOthers = ending != "accepted" && caller.map { ![$0, ""].contains(owner) && $0 != "" } ?? false
-        let isPrevented = caller != nil && state == "canceled" && ending != "accepted"
+        let isPrevented = state == "canceled" && ending != "accepted"
         if !isKnown, !isUnderWay, !isOthers, !isPrevented {
             expected = "{\(ending)}"
-            if caller != nil || state != "canceled" { (state, outcome, hasEnded) = (ending, expected, true) }
+            (state, outcome, hasEnded) = (ending, expected, true)
         }
         try expect(reply == expected, "end of \(caller ?? "no send") answered \(reply ?? ""), not \(expected)")
         try compare()

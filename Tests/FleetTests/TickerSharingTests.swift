@@ -148,7 +148,7 @@ struct TickerSharingTests {
         let fake = FakeHTTPServer { request in
             if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
             if request.target.contains("time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
-            if request.target.contains("ticker") { return .text("not found", status: 404) }
+            if request.target.contains("ticker") { return .text(#"{"code":-1100,"msg":"x"}"#, status: 400) }
             return .text(#"{"clientOrderId":"o","orderId":1,"status":"FILLED","side":"BUY","origQty":"0.001"}"#)
         }
         let worker = try await stack.worker(["FLEET_EXCHANGES": "binance", "BINANCE_URL": fake.url])

@@ -57,7 +57,7 @@ func kraken(_ url: String) throws -> any ExchangeAPI {
 func session(
     with api: any ExchangeAPI, _ http: HTTPClient, limiter: Limiter? = nil,
     nowMs: @escaping @Sendable () -> Int64 = wallClockMs,
-    nextNonce: @escaping @LaneActor () async throws(ExchangeError) -> UInt64 = { 1 }
+    nextNonce: @escaping @LaneActor () async throws(RedisError) -> UInt64 = { 1 }
 ) throws -> ExchangeSession {
     let (keys, log) = (Keys(api.exchange), Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     return ExchangeSession(
