@@ -4,6 +4,6 @@ package struct Ticker: Sendable, Codable, Equatable {
     package var bid, ask, last, open, high, low, baseVolume, quoteVolume, changePercent: String?
     /// Unix milliseconds by the exchange's clock, where it says so.
     package var exchangeMs: Int64?
-    /// Unix milliseconds by the worker's clock when the answer was complete.
+    /// Unix milliseconds by the fleet's clock when the answer was complete.
     package var receivedMs: Int64
 }

@@ -55,9 +55,14 @@ extension Lane {
         }
     }
 
-    /// Reads what a person has paused, and whether this Redis keeps what it has acknowledged.
+    /// Reads what a person has paused, whether this Redis keeps what it has acknowledged, and what time it is.
     func lookAround() async throws(RedisError) {
-        let replies = await writing.pipeline([["SMEMBERS", .text(keys.paused)], ["INFO", "memory", "persistence"]])
+        let asked = clock.now()
+        let replies = await writing.pipeline([
+            ["SMEMBERS", .text(keys.paused)], ["INFO", "memory", "persistence"], ["TIME"],
+        ])
+        let error = clock.follow(replies[2], asked: asked)
+        if error != 0 { events.tell("clock", "Redis' is \(error) ms ahead of this worker's, which follows it") }
         let stopped = Set((try replies[0].get().array ?? []).compactMap { $0.text.flatMap(Kind.init) })
         if stopped != paused {
             events.tell("paused", stopped.isEmpty ? "nothing" : stopped.map(\.rawValue).sorted().joined(separator: ","))

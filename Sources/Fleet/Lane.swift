@@ -13,6 +13,7 @@ package final class Lane {
     let configuration: Configuration
     let log: Logger
     let metrics: LaneMetrics
+    let clock: FleetClock
     private let nowMs: @Sendable () -> Int64
     /// One connection for the read that blocks, one for orders and cancels, which must not stand behind the results of
     /// a thousand tickers, and one for everything else.
@@ -54,13 +55,13 @@ package final class Lane {
 
     package init(
         api: any ExchangeAPI, consumer: String, configuration: Configuration, http: HTTPClient, log: Logger,
-        nowMs: @escaping @Sendable () -> Int64
+        clock: FleetClock
     ) {
         exchange = api.exchange
         keys = Keys(api.exchange)
         self.consumer = consumer
         self.configuration = configuration
-        self.nowMs = nowMs
+        (self.clock, nowMs) = (clock, clock.now)
         var log = log
         log[metadataKey: "exchange"] = "\(api.exchange.rawValue)"
         self.log = log

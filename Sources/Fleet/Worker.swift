@@ -12,10 +12,11 @@ package enum Worker {
     package static func run(_ configuration: Configuration, registry: PrometheusRegistry, log: Logger) async throws {
         let (host, process) = (ProcessInfo.processInfo.hostName, ProcessInfo.processInfo.processIdentifier)
         let consumer = "\(host)-\(process)-" + String(format: "%04x", UInt16.random(in: 0 ... .max))
-        let http = HTTPClient(now: wallClockMs)
+        let clock = FleetClock()
+        let http = HTTPClient(now: clock.now)
         defer { http.close() }
         let lanes = configuration.apis.map { api in
-            Lane(api: api, consumer: consumer, configuration: configuration, http: http, log: log, nowMs: wallClockMs)
+            Lane(api: api, consumer: consumer, configuration: configuration, http: http, log: log, clock: clock)
         }
         log.info(
             "worker starts",
@@ -75,11 +76,4 @@ private struct Lanes: Service {
             }
         }
     }
-}
-
-/// Unix milliseconds.
-@Sendable package func wallClockMs() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
 }

@@ -43,8 +43,14 @@ func settings() throws -> Configuration {
     }
 }
 
+/// Unix milliseconds, by Redis' clock once there is a connection.
+let clock = FleetClock()
+
 /// A connection to the Redis of `REDIS_URL`.
 func openRedis() async throws -> RedisConnection {
-    try await RedisConnection.connect(
+    let redis = try await RedisConnection.connect(
         to: settings().redis, on: MultiThreadedEventLoopGroup.singleton.next(), name: "producer")
+    let asked = clock.now()
+    clock.follow(await redis.pipeline([["TIME"]])[0], asked: asked)
+    return redis
 }

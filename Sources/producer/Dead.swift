@@ -23,7 +23,7 @@ struct DeadJob {
     var history: [String] { field("fleet_history").split(separator: "\n").map(String.init) }
     var enqueuedMs: Int? { Int(field("fleet_enqueued_ms")) }
     var diedMs: Int { Int(entry.prefix { $0 != "-" }) ?? 0 }
-    var ageMs: Int { max(0, Int(wallClockMs()) - diedMs) }
+    var ageMs: Int { max(0, Int(clock.now()) - diedMs) }
     var json: [String: Any] {
         // What its caller gave it.
         let own = fields.filter { $0.name != "id" && !$0.name.hasPrefix("fleet_") }

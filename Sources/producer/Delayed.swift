@@ -30,7 +30,7 @@ struct ListDelayed: AsyncParsableCommand {
                 let due = Double(score).flatMap { Int(exactly: $0.rounded()) } ?? 0
                 objects.append([
                     "exchange": exchange.rawValue, "id": fields["id"] ?? job[1], "kind": job[0], "due_ms": due,
-                    "due_in_ms": max(0, due - Int(wallClockMs())), "every_ms": every > 0 ? every : NSNull(),
+                    "due_in_ms": max(0, due - Int(clock.now())), "every_ms": every > 0 ? every : NSNull(),
                     "attempt": fields["fleet_attempt"].flatMap { Int($0) } ?? 1,
                 ])
             }

@@ -20,7 +20,7 @@ struct JobOptions: ParsableArguments {
     @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
 
     func validate() throws {
-        let due = delay?.ms ?? at.map { $0.ms - Int(wallClockMs()) } ?? 0
+        let due = delay?.ms ?? at.map { $0.ms - Int(clock.now()) } ?? 0
         let past = "--at: '\(utc(at?.ms ?? 0))'; expected a time that is to come, or at most a minute ago"
         let faults = [
             (id == "", "--id: ''; expected 1 to 64 of A-Z a-z 0-9 _ -"),
@@ -42,20 +42,24 @@ struct JobOptions: ParsableArguments {
         let isDelayed = delay != nil || at != nil || every != nil
         let id = self.id ?? (kind == .submitOrder || isDelayed ? UUID().uuidString.lowercased() : nil)
         let replyTo = wait ? Keys(exchange).reply(UUID().uuidString) : nil
-        let deadlineMs = deadline.map { Int(wallClockMs()) + $0.ms }
-        let more = [
-            ("id", id), ("reply_to", replyTo), ("deadline_ms", deadlineMs.map(String.init)),
-            ("max_attempts", maxAttempts), ("result_ttl_s", resultTtl),
-        ]
-        let call = try enqueue(
-            exchange, kind, own + more, most: settings().maxWaiting, dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
-            every: every?.ms ?? 0)
+        func call() throws -> RedisCommand {
+            let more = [
+                ("id", id), ("reply_to", replyTo), ("deadline_ms", deadline.map { "\(Int(clock.now()) + $0.ms)" }),
+                ("max_attempts", maxAttempts), ("result_ttl_s", resultTtl),
+            ]
+            return try enqueue(
+                exchange, kind, own + more, most: settings().maxWaiting, dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
+                every: every?.ms ?? 0)
+        }
+        // What is wrong is said without Redis, and its time counts for the deadline.
+        _ = try call()
         let redis = try await openRedis()
         try await FunctionLibrary.load(into: redis)
         // Nobody else knows it, and its result may not be waited for to the end.
         if wait, self.id == nil, let id { complain("the job's id is \(id)") }
         let answer: RedisValue
-        do throws(RedisError) { answer = try await redis.send(call) } catch {
+        let job = try call()
+        do throws(RedisError) { answer = try await redis.send(job) } catch {
             if case .server = error.code { throw error }
             let again =
                 id.map { "; ask with: producer result \(exchange) \($0), or send it again with --id \($0)" } ?? ""

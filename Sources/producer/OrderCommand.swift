@@ -65,7 +65,7 @@ struct SettleOrder: AsyncParsableCommand {
             ? .ended(.rejected, code: "settled", "the order was never placed\(note.isEmpty ? "" : ": \(note)")")
             : .ok(jsonText(data))
         // What the result that is there says of its job stays.
-        let now = wallClockMs()
+        let now = clock.now()
         let fields = ["id", id].map { RedisValue.bytes(Array($0.utf8)) }
         let job = Job(exchange: exchange, kind: .submitOrder, entryId: "\(now)-0", fields: fields)
         let settled = jsonObject(outcome.result(of: job, worker: "", startedMs: now, finishedMs: now))

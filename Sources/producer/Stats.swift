@@ -41,7 +41,7 @@ struct Stats: AsyncParsableCommand {
                 let last = group?[7].text ?? "0-0"
                 let first = try await redis.look("XRANGE", stream, .text("(" + last), "+", "COUNT", 1).array?.first
                 let ms = first?.array?.first?.text.flatMap { Int($0.prefix { $0 != "-" }) }
-                let age = ms.map { max(0, Int(wallClockMs()) - $0) }
+                let age = ms.map { max(0, Int(clock.now()) - $0) }
                 objects.append([
                     "exchange": exchange.rawValue, "kind": kind.rawValue, "waiting": max(0, length - inFlight),
                     "in_flight": inFlight, "delayed": delayed[kind] ?? NSNull(), "dead": dead[kind] ?? NSNull(),
