@@ -23,9 +23,12 @@ end
 -- A time to come is kept with the time at which it was written: a clock that is set back must not make it last longer.
 local function stamped(ends, time) return string.format('%.3f %.3f', ends, time) end
 
-local function ending(value, time)
-  local ends, written = string.match(value or '', '^(%S+) ?(%S*)$')
-  return (tonumber(ends) or 0) - math.max(0, (tonumber(written) or time) - time)
+local function ending(key, time)
+  local ends, written = string.match(redis.call('GET', key) or '', '^(%S+) ?(%S*)$')
+  local ahead = (tonumber(written) or time) - time
+  if ahead <= 0 then return tonumber(ends) or 0 end
+  redis.call('SET', key, stamped(ends - ahead, time), 'PX', math.max(1, math.ceil(ends - ahead - time)) + 2000)
+  return ends - ahead
 end
 
 -- The fence: whether the consumer still owns the delivery. A stream or group that is gone is owned by nobody.
@@ -210,7 +213,7 @@ redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, ca
   local due = time + tonumber(argv[6])
   if argv[10] == '1' then
     local interval = 1000 / RETRIES_PER_SECOND
-    local next = math.max(ending(redis.call('GET', keys[4]), time), time)
+    local next = math.max(ending(keys[4], time), time)
     due = math.max(due, math.floor(next - RETRIES_AT_ONCE * interval))
     redis.call('SET', keys[4], stamped(next + interval, time), 'PX', math.ceil(next + interval - time) + 1000)
   end
@@ -519,7 +522,7 @@ local function fill(key, full_at, time)
 end
 
 -- Milliseconds until a gate opens. Its value is that time; it stays for a while longer.
-local function closed_for(gate, time) return math.max(0, ending(redis.call('GET', gate), time) - time) end
+local function closed_for(gate, time) return math.max(0, ending(gate, time) - time) end
 
 -- Takes what some calls of one kind cost, from all their budgets or none. A share below 1 leaves the rest of each bucket
 -- to calls of more weight. A call dearer than its share goes when the bucket is full. Behind a gate that has just opened
@@ -539,7 +542,7 @@ redis.register_function{function_name = 'fleet_limit_take', flags = {'allow-oom'
   local granted, wait, full = gates[1] and 1 or tonumber(argv[1]), 0, {}
   for i = 2, budgets + 1 do
     local cost, burst, rate = tonumber(argv[3 * i - 3]), tonumber(argv[3 * i - 2]), tonumber(argv[3 * i - 1])
-    full[i] = math.max(ending(redis.call('GET', keys[i]), time), time)
+    full[i] = math.max(ending(keys[i], time), time)
     local room = math.max(burst * argv[2], cost) - (full[i] - time) * rate / 1000
     granted = math.min(granted, math.max(0, math.floor(room / cost + 1e-6)))
     wait = math.max(wait, (cost - room) / rate * 1000)
@@ -557,7 +560,7 @@ end}
 redis.register_function{function_name = 'fleet_limit_give', flags = {'allow-oom'}, callback = function(keys, argv)
   local time = exact_now()
   for i = 1, #keys do
-    local full = ending(redis.call('GET', keys[i]), time) - argv[1] * argv[2 * i] / argv[2 * i + 1] * 1000
+    local full = ending(keys[i], time) - argv[1] * argv[2 * i] / argv[2 * i + 1] * 1000
     if full > time then fill(keys[i], full, time) else redis.call('DEL', keys[i]) end
   end
   return 1
@@ -576,7 +579,7 @@ redis.register_function{function_name = 'fleet_limit_correct', flags = {'allow-o
   -- wait keeps within a limit of which another program uses half.
   -- No window justifies a longer wait than itself, or three where it rolls, whatever the exchange says.
   local full = time + math.min(argv[1] / argv[3] * 1000 - since, window) * (argv[5] == '1' and 3 or 1)
-  if full <= ending(redis.call('GET', keys[1]), time) or full <= time then return 0 end
+  if full <= ending(keys[1], time) or full <= time then return 0 end
   fill(keys[1], full, time)
   return 1
 end}
