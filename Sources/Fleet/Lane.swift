@@ -14,7 +14,6 @@ package final class Lane {
     let log: Logger
     let metrics: LaneMetrics
     let clock: FleetClock
-    private let nowMs: @Sendable () -> Int64
     /// One connection for the read that blocks, one for orders and cancels, which must not stand behind the results of
     /// a thousand tickers, and one for everything else.
     let reading, trading, writing: RedisClient
@@ -61,7 +60,7 @@ package final class Lane {
         keys = Keys(api.exchange)
         self.consumer = consumer
         self.configuration = configuration
-        (self.clock, nowMs) = (clock, clock.now)
+        self.clock = clock
         var log = log
         log[metadataKey: "exchange"] = "\(api.exchange.rawValue)"
         self.log = log
@@ -79,20 +78,20 @@ package final class Lane {
         let nonceKey = keys.nonce
         events = Events(keys: keys, consumer: consumer, log: log)
         let account = api.credentials.map { Signing.hex(Signing.sha256($0.key.utf8).prefix(6)) } ?? "none"
-        limiter = Limiter(redis: trading, keys: keys, egress: configuration.egress, account: account, nowMs: nowMs)
+        limiter = Limiter(redis: trading, keys: keys, egress: configuration.egress, account: account, nowMs: clock.now)
         session = ExchangeSession(
             api: api, http: http, limiter: configuration.usesLimits ? limiter : nil, events: events,
-            redis: trading, keys: keys, metrics: metrics, log: log, nowMs: nowMs
+            redis: trading, keys: keys, metrics: metrics, log: log, nowMs: clock.now
         ) { [trading] () async throws(RedisError) in
             let reply = try await FunctionLibrary.call("fleet_nonce", [nonceKey], on: trading)
             if let nonce = reply.text.flatMap(UInt64.init) { return nonce }
             throw RedisError(.malformedReply, "fleet_nonce: a number was expected")
         }
-        cache = TickerCache(redis: writing, keys: keys, ttl: configuration.cacheTTL, nowMs: nowMs)
-        tickers = Tickers(session: session, cache: cache, owner: consumer, redis: writing, nowMs: nowMs)
+        cache = TickerCache(redis: writing, keys: keys, ttl: configuration.cacheTTL, nowMs: clock.now)
+        tickers = Tickers(session: session, cache: cache, owner: consumer, redis: writing, nowMs: clock.now)
         orders = Orders(
             session: session, tickers: tickers, redis: trading, configuration: configuration, consumer: consumer,
-            log: log, nowMs: nowMs)
+            log: log, nowMs: clock.now)
     }
 
     /// Serves until the service group shuts down: then reads no more, finishes what runs, hands back what has not
@@ -134,7 +133,7 @@ package final class Lane {
 
     func start(_ job: Job, _ jobs: inout DiscardingTaskGroup) {
         running += 1
-        let startedMs = nowMs()
+        let startedMs = clock.now()
         // Read while somebody paused it: it goes back, and what waits with it is not read.
         if paused.contains(job.kind) { return delay(job, Lease.heartbeat, .setAside) }
         if Task.isShuttingDownGracefully, job.deliveries == 1 { return delay(job, .zero, .handedBack) }
@@ -174,7 +173,7 @@ package final class Lane {
         var ended: (Outcome, reason: String?)
         do {
             // An order's journal comes before its deadline: it may have been sent already.
-            if job.kind != .submitOrder, let deadline = job.deadlineMs, nowMs() >= deadline { throw JobExpired() }
+            if job.kind != .submitOrder, let deadline = job.deadlineMs, clock.now() >= deadline { throw JobExpired() }
             if job.deliveries <= Lease.maxDeliveries { return (try await outcome(of: job), nil) }
             // It may be what kills workers, so nothing of it is executed.
             let text = "delivered \(job.deliveries) times without an end: it may kill workers"
@@ -211,7 +210,7 @@ package final class Lane {
     }
 
     private func line(_ job: Job, _ text: String) -> String {
-        "\(nowMs()) \(consumer) attempt \(job.attempt): \(text.prefix(300).replacing("\n", with: " "))"
+        "\(clock.now()) \(consumer) attempt \(job.attempt): \(text.prefix(300).replacing("\n", with: " "))"
     }
 
     private func outcome(of job: Job) async throws -> Outcome {
@@ -232,7 +231,7 @@ package final class Lane {
 
     /// Ends a job; one that failed, or an order of unknown outcome, is kept in the dead stream.
     private func finish(_ job: Job, _ outcome: Outcome, _ startedMs: Int64, reason: String = "attempts") {
-        let finishedMs = nowMs()
+        let finishedMs = clock.now()
         metrics.jobs[job.kind]?[outcome.status]?.increment()
         metrics.durations[job.kind]?.recordMilliseconds(max(0, finishedMs - startedMs))
         if outcome.status != .ok || job.traceparent != nil {
@@ -252,7 +251,7 @@ package final class Lane {
     private func delay(_ job: Job, _ wait: Duration, _ move: Move, _ line: String? = nil) {
         metrics.moves[move]?.increment()
         log.debug("job put off", metadata: job.metadata.merging(["why": "\(move)", "wait": "\(wait)"]) { $1 })
-        let left = job.deadlineMs.map { Duration.milliseconds(min($0 - nowMs(), 1_000_000_000)) } ?? wait
+        let left = job.deadlineMs.map { Duration.milliseconds(min($0 - clock.now(), 1_000_000_000)) } ?? wait
         end(job, .delayed(wait: left > .zero ? min(wait, left) : wait, line: line))
     }
 
