@@ -19,7 +19,9 @@ struct FleetClockTests {
         let start = clock.now()
         #expect(abs(start - wallClockMs()) < 1000)
         #expect(clock.follow(time(start + sign * 900), asked: start) == 0)
-        #expect(clock.follow(time(start - 60_000), asked: start - 60_000) == 0, "a minute on its way")
+        for read in [start - 60_000, start] {
+            #expect(clock.follow(time(read), asked: start - 60_000) == 0, "a minute on its way")
+        }
         for answer in [RedisValue.error(RedisError(.server("NOPERM"), "no")), .null, .array([.null, .null])] {
             #expect(clock.follow(answer, asked: start) == 0)
         }
