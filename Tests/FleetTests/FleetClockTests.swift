@@ -19,7 +19,7 @@ struct FleetClockTests {
         let start = clock.now()
         #expect(abs(start - wallClockMs()) < 1000)
         #expect(clock.follow(time(start + sign * 900), asked: start) == 0)
-        for read in [start - 60_000, start] {
+        for read in [start - 60_000, start - 30_000] {
             #expect(clock.follow(time(read), asked: start - 60_000) == 0, "a minute on its way")
         }
         for answer in [RedisValue.error(RedisError(.server("NOPERM"), "no")), .null, .array([.null, .null])] {
