@@ -142,6 +142,22 @@ struct TickerSharingTests {
         withExtendedLifetime(workers) {}
     }
 
+    @Test("a ticker whose deadline passes while it waits for the limiter is not asked for")
+    func lateForLimiter() async throws {
+        let stack = try await Stack(limits: "on")
+        let worker = try await stack.worker(["FLEET_EXCHANGES": "kraken", "FLEET_LIMITS": "on"])
+        #expect(try await stack.run(.kraken, .fetchTicker, ["symbol": "BTC/USD"])["status"].text == "ok")
+        let before = try await stack.requests(.kraken, Stack.tickerEndpoint[.kraken] ?? "")
+        // Of eight tokens tickers may take six, and one comes back in a second: there is one in a second and a half.
+        let budget = RedisArgument.text(Keys(.kraken).limit("public", "default"))
+        try await stack.command(["SET", budget, .text("\(wallClockMs() + 6600)")])
+        let job = ["symbol": "BTC/USD", "max_age_ms": "0", "deadline_ms": "\(wallClockMs() + 700)"]
+        let result = try await stack.run(.kraken, .fetchTicker, job)
+        #expect(result["status"].text == "expired", "\(result)")
+        #expect(try await stack.requests(.kraken, Stack.tickerEndpoint[.kraken] ?? "") == before)
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("a stray refusal that does not speak of the market leaves orders of it alone")
     func strayRefusal() async throws {
         let stack = try await Stack()
