@@ -210,7 +210,7 @@ package struct Kraken: ExchangeAPI {
         let statuses: [String: OrderStatus] = [
             "open": filled == nil ? .open : .partiallyFilled, "canceled": .canceled, "expired": .expired,
             // What was filled in part and then canceled is closed too.
-            "closed": row["vol_exec"].text == nil || filled == row["vol"].positive ? .filled : .canceled,
+            "closed": row["vol_exec"].text != nil && filled ?? 0 < row["vol"].positive ?? 0 ? .canceled : .filled,
         ]
         let status = statuses[row["status"].text ?? ""]
         return Order(

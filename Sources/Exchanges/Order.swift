@@ -44,7 +44,7 @@ extension OrderRequest {
 }
 
 /// What an exchange says of an order, in the contract's words. Times are unix milliseconds.
-package struct Order: Sendable, Codable, Equatable {
+package struct Order: Sendable, Encodable, Equatable {
     package var clientOrderId: String
     package var exchangeOrderId: String?
     package var symbol: String

@@ -2,9 +2,9 @@ internal import Foundation
 package import Redis
 private import Synchronization
 
-/// Unix milliseconds by Redis' clock where that differs from this machine's by more than a second: a clock that is wrong
-/// here must not send an order past its deadline, nor mistake the age of what other workers have received. From one look
-/// at Redis to the next it goes by the machine's uptime, which nobody sets.
+/// Unix milliseconds by Redis' clock, to a twentieth of a second: a clock that is wrong here must not send an order past
+/// its deadline, nor mistake the age of what other workers have received. From one look at Redis to the next it goes by
+/// the machine's uptime, which nobody sets.
 package final class FleetClock: Sendable {
     /// Unix time less the uptime, in nanoseconds.
     private let offset = Atomic(nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME))
@@ -20,12 +20,13 @@ package final class FleetClock: Sendable {
     @discardableResult
     package func follow(_ time: RedisValue, asked: Int64) -> Int64 {
         let parts = time.array?.compactMap { $0.text.flatMap { Int64($0) } } ?? []
-        guard parts.count == 2, 0..<4_000_000_000 ~= parts[0] else { return 0 }
+        guard parts.count == 2, 0..<4_000_000_000 ~= parts[0], 0..<1_000_000 ~= parts[1] else { return 0 }
         let (theirs, now) = (parts[0] * 1000 + parts[1] / 1000, now())
         // It was read at some time since then, in which another may have set this clock.
-        if min(asked, now) - 1000...max(asked, now) + 1000 ~= theirs { return 0 }
-        offset.add((theirs - now) * 1_000_000, ordering: .relaxed)
-        return theirs - now
+        if min(asked, now) - 50...max(asked, now) + 50 ~= theirs { return 0 }
+        let error = theirs - (asked + now) / 2
+        offset.add(error * 1_000_000, ordering: .relaxed)
+        return error
     }
 }
 

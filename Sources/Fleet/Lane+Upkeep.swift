@@ -62,7 +62,7 @@ extension Lane {
             ["SMEMBERS", .text(keys.paused)], ["INFO", "memory", "persistence"], ["TIME"],
         ])
         let error = clock.follow(replies[2], asked: asked)
-        if error != 0 { events.tell("clock", "Redis' is \(error) ms ahead of this worker's, which follows it") }
+        if abs(error) > 1000 { events.tell("clock", "Redis' is \(error) ms ahead of this worker's, which follows it") }
         let stopped = Set((try replies[0].get().array ?? []).compactMap { $0.text.flatMap(Kind.init) })
         if stopped != paused {
             events.tell("paused", stopped.isEmpty ? "nothing" : stopped.map(\.rawValue).sorted().joined(separator: ","))

@@ -23,10 +23,9 @@ extension Orders {
         }
         let answer = try await session.perform(.cancel(reference), for: job)
         // What is canceled may be hidden from who submitted it: then it was prevented, as far as he knows.
-        var isKnown = journal.state != "sending" || journal.isKnown
         func noteShown(_ id: String?) async {
-            if !isKnown { await journals.noteShown(orderId, id, of: journal.owner) }
-            isKnown = true
+            guard journal.state == "sending", journal.exchangeOrderId == nil else { return }
+            await journals.noteShown(orderId, id, of: journal.owner)
         }
         if case .accepted(let id) = answer { await noteShown(id) }
         if case .order(let order) = answer {

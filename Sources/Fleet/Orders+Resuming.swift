@@ -93,7 +93,9 @@ extension Orders {
             }
             if order.isEnding(found), journal.age < patience.ending {
                 // It may be hidden again, between the list of open orders and that of ended ones.
-                if !journal.isKnown { await journals.noteShown(job.id, found.exchangeOrderId, of: journal.owner) }
+                if journal.exchangeOrderId == nil {
+                    await journals.noteShown(job.id, found.exchangeOrderId, of: journal.owner)
+                }
                 throw journal.step
             }
             return try await journals.end(job, ended(found), of: journal.owner)
@@ -151,10 +153,8 @@ extension Orders {
                 if let found { return try await journals.end(job, ended(found), of: journal.owner) }
                 // It may be shown yet; then it is looked at as any other.
                 if journal.mayAppearFor > .zero { throw SetAside(journal.mayAppearFor + .seconds(1)) }
-            } catch let pause as SetAside {
-                // It could not be asked now: that is no reason to call it unknown.
-                throw pause
-            } catch {
+            } catch let error where error is ExchangeError || error is Refusal {
+                // All else says that it could not be asked now, which is no reason to call it unknown.
                 log.warning("order not asked", metadata: job.metadata.merging(["error": "\(error)"]) { $1 })
             }
         }

@@ -24,9 +24,12 @@ end
 local function stamped(ends, time) return string.format('%.3f %.3f', ends, time) end
 
 local function ending(key, time)
-  local ends, written = string.match(redis.call('GET', key) or '', '^(%S+) ?(%S*)$')
+  local value = redis.call('GET', key)
+  local ends, written = string.match(value or '', '^(%S+) ?(%S*)$')
+  -- What says no time lasts as long as its key: a person's, or an older library's.
+  if not tonumber(ends) then return value and time + redis.call('PTTL', key) or 0 end
   local ahead = (tonumber(written) or time) - time
-  if ahead <= 0 then return tonumber(ends) or 0 end
+  if ahead <= 0 then return tonumber(ends) end
   redis.call('SET', key, stamped(ends - ahead, time), 'PX', math.max(1, math.ceil(ends - ahead - time)) + 2000)
   return ends - ahead
 end
@@ -229,9 +232,10 @@ redis.register_function{function_name = 'fleet_retry', flags = {'allow-oom'}, ca
 end}
 
 -- delayed → stream: what is due, oldest first. A repeated one stays, due again at the next of its times still to come, and
--- adds no job while its last one is there: those of a lane that is stopped would pile up.
+-- adds no job while its last one is there, wherever it was moved to: those of a lane that is stopped would pile up. After
+-- an hour it does, as somebody may have taken that one's delivery away.
 -- KEYS: 1 delayed  2… stream of each kind  ARGV: 1 most jobs  2 what a marker's key begins with  3… the kinds
--- Returns: {jobs moved, wait until the next is due or -1}
+-- Returns: {how many were due, wait until the next is due or -1}
 redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, callback = function(keys, argv)
   local streams, time, moved = {}, now(), 0
   for i = 2, #keys do streams[argv[i + 1]] = keys[i] end
@@ -240,8 +244,8 @@ redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, 
     local isAdded = pcall(function()
       kind, id, every, fields, last = unpack(cjson.decode(member))
       assert(type(id) == 'string' and type(every) == 'number' and type(fields) == 'table')
-      local isThere = last and #redis.call('XRANGE', streams[kind], last, last) > 0
-      entry = isThere and last or redis.call('XADD', streams[kind], '*', unpack(fields))
+      local isLate = not last or time - string.match(last, '^%d+') >= 3600000
+      entry = not isLate and place(argv[2] .. last, '') and last or redis.call('XADD', streams[kind], '*', unpack(fields))
     end)
     if not isAdded then
       -- No such kind here, its stream is another thing, no job: left for later, and not in the way of the others.
@@ -249,6 +253,10 @@ redis.register_function{function_name = 'fleet_promote', flags = {'allow-oom'}, 
     elseif every > 0 then
       local due = tonumber(redis.call('ZSCORE', keys[1], member))
       redis.call('ZREM', keys[1], member)
+      if entry ~= last then
+        if last then redis.call('DEL', argv[2] .. last) end
+        redis.call('SET', argv[2] .. entry, streams[kind] .. ' ' .. entry, 'EX', MARKER_TTL)
+      end
       redis.call('ZADD', keys[1], due + every * (math.floor((time - due) / every) + 1),
         cjson.encode({kind, id, every, fields, entry}))
       moved = moved + 1
@@ -271,6 +279,8 @@ redis.register_function{function_name = 'fleet_unschedule', flags = {'allow-oom'
     local isJob, job = pcall(cjson.decode, member)
     if isJob and type(job) == 'table' and job[2] == argv[1] then
       removed = removed + redis.call('ZREM', keys[1], member)
+      -- The marker of its last job.
+      if job[5] then redis.call('DEL', string.sub(keys[2], 1, -#argv[1] - 1) .. job[5]) end
     end
   end
   mark(keys[2], 'delayed ' .. argv[1])
@@ -452,7 +462,10 @@ redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oo
   elseif argv[1] == 'released' then
     redis.call('HSET', keys[1], 'state', 'released')
   elseif argv[1] == 'acknowledged' then
-    redis.call('HSET', keys[1], 'exchange_order_id', argv[3])
+    -- What is known already stays: a cancel's answer, for one, may be without the id.
+    if (j.exchange_order_id or '') == '' then redis.call('HSET', keys[1], 'exchange_order_id', argv[3]) end
+    redis.call('HSETNX', keys[1], 'acknowledged_ms', time)
+    return 1
   end
   redis.call('HSET', keys[1], argv[1] .. '_ms', time)
   return 1
@@ -509,7 +522,7 @@ redis.register_function('fleet_journal_settle', function(keys, argv)
   return 'settled'
 end)
 
--- Budgets: one key each with the time at which its bucket would be full again (GCRA), as ms with fractions. The gate is
+-- Budgets: one key each with the time at which its bucket will be full again (GCRA), as ms with fractions. The gate is
 -- there while the exchange wants nobody to call.
 
 local function exact_now()
@@ -521,7 +534,7 @@ local function fill(key, full_at, time)
   redis.call('SET', key, stamped(full_at, time), 'PX', math.ceil(full_at - time) + 1000)
 end
 
--- Milliseconds until a gate opens. Its value is that time; it stays for a while longer.
+-- Milliseconds until a gate opens. It stays for a while longer.
 local function closed_for(gate, time) return math.max(0, ending(gate, time) - time) end
 
 -- Takes what some calls of one kind cost, from all their budgets or none. A share below 1 leaves the rest of each bucket

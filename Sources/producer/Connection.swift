@@ -43,6 +43,9 @@ func settings() throws -> Configuration {
     }
 }
 
+/// The exchange that was named, else those of the settings.
+func exchanges(_ named: Exchange?) throws -> [Exchange] { try named.map { [$0] } ?? settings().apis.map(\.exchange) }
+
 /// Unix milliseconds, by Redis' clock once there is a connection.
 let clock = FleetClock()
 

@@ -70,7 +70,6 @@ struct DeadFilter: ParsableArguments {
     @Flag(help: "Print JSON.") var json = false
 
     var isEmpty: Bool { exchange == nil && kind == nil && reason == nil && olderThan == nil }
-    var exchanges: [Exchange] { exchange.map { [$0] } ?? Exchange.allCases }
 
     func takes(_ job: DeadJob) -> Bool {
         job.kind == kind?.rawValue ?? job.kind && job.reason == reason ?? job.reason
@@ -85,7 +84,7 @@ struct ListDead: AsyncParsableCommand {
 
     func run() async throws {
         var found: [[String: Any]] = []
-        try await eachDeadJob(of: filter.exchanges, on: openRedis()) { job in
+        try await eachDeadJob(of: exchanges(filter.exchange), on: openRedis()) { job in
             if found.count < limit, filter.takes(job) { found.append(job.json) }
         }
         let columns = ["exchange", "entry", "id", "kind", "reason", "attempts", "age_ms", "last_worker"]
@@ -139,7 +138,7 @@ struct DeadChange: ParsableArguments {
     func run(_ done: String, _ change: (RedisConnection, DeadJob) async throws -> Int) async throws {
         let redis = try await openRedis()
         var (chosen, count, missing) = (0, 0, Set(ids))
-        try await eachDeadJob(of: filter.exchanges, on: redis) { job in
+        try await eachDeadJob(of: exchanges(filter.exchange), on: redis) { job in
             guard filter.takes(job), ids.isEmpty || ids.contains(where: job.isNamed) else { return }
             missing.subtract([job.entry, job.id])
             chosen += 1

@@ -18,7 +18,7 @@ struct ListDelayed: AsyncParsableCommand {
     func run() async throws {
         let redis = try await openRedis()
         var objects: [[String: Any]] = []
-        for exchange in exchange.map({ [$0] }) ?? Exchange.allCases {
+        for exchange in try exchanges(exchange) {
             // As many as fleet_unschedule looks at.
             let found = try await redis.look("ZRANGE", Keys(exchange).delayed, 0, 99_999, "WITHSCORES")
             for (member, score) in pairs(found) {

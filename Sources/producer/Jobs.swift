@@ -19,8 +19,11 @@ struct JobOptions: ParsableArguments {
     @Option(help: "Due at an ISO 8601 time with its zone (2026-12-01T08:00:00Z) or unix milliseconds.") var at: Instant?
     @Option(help: "Repeat every 30s, 5m …; --id names the repetition. Not for orders and cancels.") var every: Span?
 
-    func validate() throws {
-        let due = delay?.ms ?? at.map { $0.ms - Int(clock.now()) } ?? 0
+    func validate() throws { try check(nil) }
+
+    /// Says what is wrong with the options; where it is given also by what time it is, in unix milliseconds.
+    private func check(_ now: Int?) throws {
+        let due = delay?.ms ?? at.flatMap { at in now.map { at.ms - $0 } } ?? 0
         let past = "--at: '\(utc(at?.ms ?? 0))'; expected a time that is to come, or at most a minute ago"
         let faults = [
             (id == "", "--id: ''; expected 1 to 64 of A-Z a-z 0-9 _ -"),
@@ -51,9 +54,10 @@ struct JobOptions: ParsableArguments {
                 exchange, kind, own + more, most: settings().maxWaiting, dueAt: at?.ms ?? 0, wait: delay?.ms ?? 0,
                 every: every?.ms ?? 0)
         }
-        // What is wrong is said without Redis, and its time counts for the deadline.
+        // What is wrong with the job is said without Redis; what depends on the time goes by Redis' clock.
         _ = try call()
         let redis = try await openRedis()
+        try check(Int(clock.now()))
         try await FunctionLibrary.load(into: redis)
         // Nobody else knows it, and its result may not be waited for to the end.
         if wait, self.id == nil, let id { complain("the job's id is \(id)") }

@@ -16,7 +16,7 @@ struct Stats: AsyncParsableCommand {
     func run() async throws {
         let redis = try await openRedis()
         var objects: [[String: Any]] = []
-        for exchange in Exchange.allCases {
+        for exchange in try exchanges(nil) {
             let keys = Keys(exchange)
             let paused = try await redis.look("SMEMBERS", keys.paused).array?.compactMap(\.text) ?? []
             let delayed = try await count(redis.look("ZCARD", keys.delayed)) {

@@ -498,6 +498,20 @@ struct FunctionLibraryTests {
         #expect(try await unschedule("s", on: server) == 1)
         #expect(try await server.promote() == [0, -1])
         #expect(try await server.redis("EXISTS", server.keys.marker("s"), delayed).int == 0)
+        #expect(try await server.redis("KEYS", server.keys.markerPrefix + "*").texts.isEmpty)
+    }
+
+    @Test("a schedule whose last job nobody has done for an hour adds another")
+    func lateSchedule() async throws {
+        let (server, stream) = (try await FunctionServer(), Keys(.binance).jobs(.fetchTicker))
+        for (count, last) in [(2, "1-0"), (3, "\(wallClockMs())-0")] {
+            try await server.redis("XADD", stream, last, "symbol", "BTC/USDT")
+            try await server.redis("SET", server.keys.marker(last), stream + " " + last)
+            let member = #"["fetch_ticker","s",\#(FunctionServer.hour),["symbol","BTC/USDT"],"\#(last)"]"#
+            try await server.redis("ZADD", server.keys.delayed, "7", member)
+            #expect(try await server.promote().first == 1)
+            #expect(try await server.redis("XLEN", stream).int == count)
+        }
     }
 
     @Test("promotion takes what is due, oldest first, no more than asked for")
@@ -695,6 +709,15 @@ struct BudgetTests {
         }
     }
 
+    @Test("a gate that says no time is closed for as long as it is there")
+    func wordyGate() async throws {
+        let server = try await FunctionServer(streams: false)
+        try await server.redis("SET", "gate", "closed", "PX", "60000")
+        let wait = try await server.call("fleet_limit_take", ["gate", "budget"], [1, "1", "1", "1", "1"])
+        let values = wait.array?.map(\.int) ?? []
+        #expect(values.count == 3 && values[0] == 0 && 50_000...60_000 ~= values[1] ?? 0 && values[2] == 1, "\(wait)")
+    }
+
     @Test("what was written before Redis' clock was set back does not last longer for that")
     func clockSetBack() async throws {
         let server = try await FunctionServer(streams: false)
@@ -838,6 +861,21 @@ struct JournalFunctionTests {
         // The absences of the first send say nothing about the second.
         try await server.redis("HSET", journal, "send_until_ms", "1")
         #expect(try await begin("c", journal, on: server)[0] == "sending")
+    }
+
+    @Test("what the exchange has an order under is not forgotten by who learns less")
+    func acknowledgedTwice() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        var known: [String] = []
+        for id in ["", "77", "", "78"] {
+            #expect(try await server.call("fleet_journal_note", [journal], ["acknowledged", "a", .text(id)]).int == 1)
+            known.append(try await read(journal, on: server)[3])
+            try await server.redis("HSET", journal, "acknowledged_ms", "7")
+        }
+        #expect(known == ["", "77", "77", "77"])
+        #expect(try await server.redis("HGET", journal, "acknowledged_ms").text == "7", "since when stays")
     }
 
     @Test("that an earlier request was not shown says nothing of the last one, of the same send too")

@@ -71,7 +71,10 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("only what is due is promoted", "'-inf', time, 'LIMIT'", "'-inf', '+inf', 'LIMIT'"),
         Mutation(
             "a schedule stays on its grid", "due + every * (math.floor((time - due) / every) + 1)", "time + every"),
-        Mutation("a schedule waits for its last job", "local isThere = last and", "local isThere = false and"),
+        Mutation("a schedule waits for its last job", "not isLate and place(argv[2] .. last, '')", "false"),
+        Mutation(
+            "a schedule leaves no marker behind", "if last then redis.call('DEL'", "if false then redis.call('DEL'"),
+        Mutation("an unscheduled one neither", "if job[5] then", "if false then"),
         Mutation("a retired consumer has nothing pending", "isMeant and info[4] == 0", "isMeant"),
         Mutation("a replayed job leaves the dead", "  redis.call('XDEL', keys[1], argv[1])\n", ""),
         Mutation("an id at work is not replayed", "if place(keys[3], '') then", "if false then"),
@@ -438,7 +441,7 @@ struct JobModel: Model {
         try expect(reply.array?.count, (ttl > 0 ? 3 : 2) + unmark.count)
         streams[job.kind]?.removeAll { $0.id == entry }
         if ttl > 0 { results[job.id] = "r\(job.number)" }
-        mark(job, from: entry, to: nil)
+        if job.id != entry { mark(job, from: entry, to: nil) }
     }
 
     private mutating func bury() async throws {
@@ -491,10 +494,17 @@ struct JobModel: Model {
         let due = delayed.filter(ripe).sorted { ($0.due ?? 0) < ($1.due ?? 0) }.prefix(most)
         try expect(reply.array?.first?.int, due.count)
         for kind in Kind.allCases {
-            let there = Set(streams[kind, default: []].map(\.id))
-            let moved = due.filter { $0.job.kind == kind && !there.contains($0.last ?? "") }
+            let there = Set(streams[kind, default: []].map { keys.jobs(kind) + " " + $0.id })
+            let moved = due.filter { job in
+                guard job.job.kind == kind, let last = job.last, let place = markers[last] else {
+                    return job.job.kind == kind
+                }
+                return !there.contains(place) && !place.hasPrefix("delayed")
+            }
             for (entry, job) in zip(try await arrived(kind, moved.map(\.job)), moved) {
                 if job.every > 0 {
+                    if let last = job.last { markers[last] = nil }
+                    markers[entry] = keys.jobs(kind) + " " + entry
                     for index in delayed.indices
                     where delayed[index].memberId == job.memberId && delayed[index].every > 0 {
                         delayed[index].last = entry
@@ -580,6 +590,7 @@ struct JobModel: Model {
         guard let id = id ?? random.pick(["a", "b", "c", "s", "t", "x"]) else { return }
         let reply = try await call("fleet_unschedule", [keys.delayed, keys.marker(id)], [.text(id)])
         let count = delayed.count
+        for last in delayed.filter({ $0.memberId == id }).compactMap(\.last) { markers[last] = nil }
         delayed.removeAll { $0.memberId == id }
         try expect(reply.int, count - delayed.count)
         if markers[id] == "delayed \(id)" { markers[id] = nil }

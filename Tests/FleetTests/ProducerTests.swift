@@ -363,6 +363,8 @@ struct ProducerTests {
         let row = try #require(rows.first { $0["exchange"].text == "kraken" && $0["kind"].text == "submit_order" })
         #expect(row["waiting"].int == 3)
         #expect(row["in_flight"].int == 0 && row["consumers"].int == 0)
+        let some = try await stack.producer(["stats", "--json"], ["FLEET_EXCHANGES": "kraken,bybit"])
+        #expect(try JSONValue(some.output).list.count == 2 * Kind.allCases.count)
         let table = try await stack.producer(["stats"])
         #expect(table.status == 0)
         #expect(table.output.contains(/kraken +submit_order +3 +0/), "\(table.output)")
