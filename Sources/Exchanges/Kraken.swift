@@ -128,7 +128,13 @@ package struct Kraken: ExchangeAPI {
         guard let errors = body["error"].list?.compactMap({ $0.text?.replacing(": ", with: ":") }) else { return nil }
         // Entries that begin with W are warnings beside a result.
         if let error = errors.first(where: { $0.hasPrefix("E") }) {
-            if case .cancel = call, error.contains(/^EOrder:(Unknown|Invalid) order/) { return .absent }
+            let isUnknown = error.contains(/^EOrder:(Unknown|Invalid) order/)
+            switch call {
+            case .cancel where isUnknown: return .absent
+            // Of several it does not say which.
+            case .query(_, let others) where isUnknown && others.isEmpty: return .absent
+            default: break
+            }
             throw refusal(error, of: call, response)
         }
         let result = body["result"]

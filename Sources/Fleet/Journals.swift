@@ -21,6 +21,8 @@ struct Journal {
     let unaskedFor: Duration
     /// Since when the exchange is known to have the order; zero: nobody knows.
     let knownFor: Duration
+    /// Since when question after question has not found it.
+    let hiddenFor: Duration
     /// The first request's time, as `stampMs`.
     let begunMs: Int64
     /// What was sent, and the rest of it; empty: not known.
@@ -38,7 +40,7 @@ struct Journal {
     }
 
     init(_ reply: RedisValue) throws(RedisError) {
-        guard let values = reply.array, values.count >= 16, let state = values[0].text else {
+        guard let values = reply.array, values.count >= 17, let state = values[0].text else {
             throw RedisError(.malformedReply, "an order's journal was expected")
         }
         // Somebody else may have written it: bounded, so that no sum of them overflows.
@@ -51,7 +53,7 @@ struct Journal {
         (sends, absences, tries) = (Int(numbers[7]), Int(numbers[8]), Int(numbers[15]))
         (stampMs, unaskedFor, begunMs) = (numbers[9], .milliseconds(numbers[10]), numbers[11])
         (symbol, knownFor) = (values[12].text ?? "", .milliseconds(numbers[13]))
-        request = values[14].text ?? ""
+        (request, hiddenFor) = (values[14].text ?? "", .milliseconds(numbers[16]))
     }
 }
 
@@ -66,14 +68,14 @@ final class Journals {
     private let redis: RedisClient
     private let keys: Keys
     private let consumer: String
-    /// How long after its request was stamped an order may be accepted and shown.
-    private let window: Duration
+    /// How long after its request was stamped an order may be accepted and shown, and how long it may be hidden.
+    private let window, lag: Duration
     /// In seconds.
     private let ttl: Int
 
-    init(redis: RedisClient, keys: Keys, consumer: String, window: Duration, ttl: Int) {
+    init(redis: RedisClient, keys: Keys, consumer: String, window: Duration, lag: Duration, ttl: Int) {
         (self.redis, self.keys, self.consumer) = (redis, keys, consumer)
-        (self.window, self.ttl) = (window, ttl)
+        (self.window, self.lag, self.ttl) = (window, lag, ttl)
     }
 
     private func call(
@@ -122,6 +124,7 @@ final class Journals {
         let arguments: [RedisArgument] = [
             .text(owner(job)), .int(Int(window / .milliseconds(1))), .int(life(job)),
             .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(order.symbol), .text(order.terms),
+            .int(Int(lag / .milliseconds(1))),
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
         switch standing.first?.text {
@@ -142,10 +145,11 @@ final class Journals {
             "fleet_journal_note", id, ["acknowledged", .text(owner), .text(exchangeOrderId ?? "")])
     }
 
-    /// Notes that the exchange did not show the order when it was asked after `seen` was read. Said once at most, as it
-    /// counts each time.
-    func noteAbsent(_ job: Job, _ seen: Journal) async {
-        _ = try? await call("fleet_journal_note", job.id, ["absent", "", "", .int(seen.sends), .int(seen.tries)])
+    /// Notes that the exchange did not show the order when it was asked after `seen` was read; `counts`: when it could no
+    /// longer be about to accept it. Said once at most, as it counts each time.
+    func noteAbsent(_ job: Job, _ seen: Journal, counts: Bool) async {
+        let asked: [RedisArgument] = [.int(seen.sends), .int(seen.tries), counts ? "1" : "0"]
+        _ = try? await call("fleet_journal_note", job.id, ["absent", "", ""] + asked)
     }
 
     /// Seconds to keep the journal of an order that has ended: no shorter than its result.

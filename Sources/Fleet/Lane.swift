@@ -156,7 +156,9 @@ package final class Lane {
         } catch let pause as SetAside {
             delay(job, pause.wait, .setAside)
         } catch let error as ExchangeError {
-            let wait = (error.retryAfter ?? .zero) + Retry.delay(job.attempt - 1)
+            // A cancel is worth trying for as long as an exchange may be in trouble: 42 seconds in five attempts.
+            let least: Duration = job.kind == .cancelOrder ? .milliseconds(500 << min(2 * job.attempt - 2, 6)) : .zero
+            let wait = max(error.retryAfter ?? .zero, least) + Retry.delay(job.attempt - 1)
             delay(job, wait, .retried, line(job, error.description))
         } catch is RedisError {
             // Nothing was sent, or the journal knows: the job begins anew when Redis is well.

@@ -18,6 +18,7 @@ extension Orders {
         if let status = journal.outcome?.status, [.rejected, .failed, .expired].contains(status) {
             return .ended(.rejected, code: "order_closed", "the order was not placed: it ended \(status.rawValue)")
         }
+        if let known = journal.outcome, let outcome = Self.ending(known) { return outcome }
         if let id = journal.exchangeOrderId, let order = takeShown(id), let outcome = outcome(of: order) {
             return outcome
         }
@@ -65,20 +66,27 @@ extension Orders {
             let age = min(journal.age, .milliseconds(nowMs() - job.enqueuedMs))
             throw SetAside(min(max(age / 4, .milliseconds(500)), .seconds(60)))
         }
-        throw ExchangeError(
-            .unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled",
-            // It may take its time: 42 seconds in five attempts.
-            retryAfter: .milliseconds(500 << min(2 * job.attempt - 2, 6)))
+        throw ExchangeError(.unknown, code: "cancel_unconfirmed", "the exchange does not show the order as canceled")
+    }
+
+    /// What a cancel ends with whose order has ended as its journal says; nil: it had not.
+    private static func ending(_ outcome: Outcome) -> Outcome? {
+        guard let data = jsonObject("{\(outcome.json)}")["data"] as? [String: Any],
+            let status = (data["status"] as? String).flatMap(OrderStatus.init)
+        else { return nil }
+        return ending(status, jsonText(data))
     }
 
     /// What a cancel ends with when its order is shown like this; nil: it is still open.
-    private func outcome(of order: Order) -> Outcome? {
-        switch order.status {
-        case .canceled: return .ok(json(order))
+    private func outcome(of order: Order) -> Outcome? { Self.ending(order.status, json(order)) }
+
+    private static func ending(_ status: OrderStatus, _ data: String) -> Outcome? {
+        switch status {
+        case .canceled: return .ok(data)
         case .open, .partiallyFilled: return nil
         case .filled, .expired, .rejected:
-            let text = "the order is \(order.status.rawValue) and cannot be canceled"
-            return .ended(.rejected, code: "order_closed", text, data: json(order))
+            let text = "the order is \(status.rawValue) and cannot be canceled"
+            return .ended(.rejected, code: "order_closed", text, data: data)
         }
     }
 }

@@ -100,23 +100,25 @@ extension Orders {
             }
             return try await journals.end(job, ended(found), of: journal.owner)
         }
+        // By two clocks, as one of them may have been set: Redis' and the exchange's own.
+        let ours = journal.stampMs + Int64(window / .milliseconds(1)) - session.exchangeNowMs
+        let left = max(journal.mayAppearFor, .milliseconds(ours))
+        await journals.noteAbsent(
+            job, journal, counts: journal.isKnown || session.knowsTime && left == .zero)
         if journal.isKnown {
             // Acknowledged, so never sent again; the exchange shows it late.
-            await journals.noteAbsent(job, journal)
             if journal.age < max(patience.ending, window) || journal.absences < 2 { throw journal.step }
             return try await unknown(order, journal, job, "the exchange said that it has it and does not show it")
         }
         guard session.knowsTime else {
             throw ExchangeError(.unknown, code: "no_clock", "it does not say what time it is")
         }
-        // By two clocks, as one of them may have been set: Redis' and the exchange's own.
-        let ours = journal.stampMs + Int64(window / .milliseconds(1)) - session.exchangeNowMs
-        let left = max(journal.mayAppearFor, .milliseconds(ours))
         guard left == .zero, journal.outcome == nil else {
             throw SetAside(min(journal.step.wait, max(left, .milliseconds(100))))
         }
-        await journals.noteAbsent(job, journal)
         guard journal.absences >= 2 else { throw SetAside(.seconds(1)) }
+        // Nobody asked for long: it may have been shown meanwhile, and hidden again as it changed.
+        guard journal.hiddenFor >= lag else { throw SetAside(min(journal.step.wait, lag - journal.hiddenFor)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
             let text = "the order was not placed in time"
             return try await absent(order, job, .ended(.expired, code: "deadline", text))

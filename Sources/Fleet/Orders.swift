@@ -39,8 +39,8 @@ package final class Orders {
     var awaySince: ContinuousClock.Instant?
     /// How long an order that nobody answers for is asked about, and one that should end watched.
     let patience = (unproven: Duration.seconds(300), ending: Duration.seconds(60))
-    /// How long after its time stamp an order may be shown for the first time.
-    let window: Duration
+    /// How long after its time stamp an order may be shown for the first time, and how long after a change again.
+    let window, lag: Duration
 
     package init(
         session: ExchangeSession, tickers: Tickers, redis: RedisClient, configuration: Configuration,
@@ -48,10 +48,11 @@ package final class Orders {
     ) {
         (self.session, self.tickers, self.configuration) = (session, tickers, configuration)
         (self.log, self.nowMs) = (log, nowMs)
+        lag = .seconds(configuration.orderLag)
+        window = session.api.acceptance + lag
         // A journal outlives the order's result.
-        window = session.api.acceptance + .seconds(configuration.orderLag)
         journals = Journals(
-            redis: redis, keys: Keys(session.api.exchange), consumer: consumer, window: window,
+            redis: redis, keys: Keys(session.api.exchange), consumer: consumer, window: window, lag: lag,
             ttl: max(configuration.orderResultTTL, 604_800))
     }
 

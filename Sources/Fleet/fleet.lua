@@ -362,7 +362,8 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
+-- since. hidden_ms: since when no question has found it, from one to the next within a minute or all after send_until_ms;
+-- looked_ms: the last one. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
 -- of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given time.
 
 -- The set of the journals of an exchange that are unknown.
@@ -373,7 +374,7 @@ local function standing(j) return {j.state, j.outcome or '', j.owner or '', j.ex
 -- {state, outcome JSON or '', owner, exchange order id or '', wait until the exchange cannot be about to accept it (0:
 -- over), since the last send, '1' when a cancel wants it gone else '', sends so far, absences so far, the last request's
 -- time by the exchange's clock or 0, since when it could not be asked about or 0, the first request's time or 0, symbol or
--- '', since when the exchange is known to have it or 0, what was sent or '', tries so far}
+-- '', since when the exchange is known to have it or 0, what was sent or '', tries so far, since when it is hidden or 0}
 local function looked(j)
   local list, time = standing(j), now()
   list[5] = math.max(0, tonumber(j.send_until_ms or 0) - time)
@@ -389,6 +390,7 @@ local function looked(j)
   list[14] = known and time - known or 0
   list[15] = j.request or ''
   list[16] = tonumber(j.tries or 0)
+  list[17] = j.hidden_ms and time - tonumber(j.hidden_ms) or 0
   return list
 end
 
@@ -409,10 +411,13 @@ end}
 
 -- Opens the journal for a send: when there is none, when the last send was released, when it is the owner's own (the
 -- answer to its first call may have been lost, or the exchange refused the clock) and not noted uncertain, or when the
--- order was found absent twice after the exchange could no longer accept it. A wanted cancel or a pause comes first.
+-- order was found absent twice after the exchange could no longer accept it, and all the time for as long as it may hide
+-- one that has changed: one that nobody asked about for long may have been shown meanwhile. A wanted cancel or a pause
+-- comes first.
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
 --       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol  7 the rest of it
+--       8 how long an order may be hidden
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
@@ -421,6 +426,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   local isAbsent = j.state == 'sending' and not j.exchange_order_id and tonumber(j.absent or 0) >= 2
     and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
     and (not argv[7] or (j.request or '') == '' or j.request == argv[7])
+    and time - tonumber(j.hidden_ms or time) >= tonumber(argv[8] or 0)
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
   if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
@@ -434,7 +440,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
   redis.call('HSET', keys[1], 'state', 'sending', 'owner', argv[1], 'sent_ms', time,
     'send_until_ms', time + tonumber(argv[2]), 'absent', 0, 'stamp_ms', argv[5] or 0)
   if argv[6] then redis.call('HSET', keys[1], 'symbol', argv[6], 'request', argv[7] or '') end
-  redis.call('HDEL', keys[1], 'uncertain_ms', 'unasked_ms')
+  redis.call('HDEL', keys[1], 'uncertain_ms', 'unasked_ms', 'hidden_ms', 'looked_ms')
   -- What the exchange refused for its clock or nonce was no send, and where there is no request none follows.
   if not isMine and argv[5] ~= '0' then redis.call('HINCRBY', keys[1], 'sends', 1) end
   redis.call('PERSIST', keys[1])
@@ -442,17 +448,21 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
 end)
 
 -- Notes what was learnt of a send under way: 'released' it was certainly not executed, 'acknowledged' the exchange has
--- it under an id, 'uncertain' nobody knows, 'absent' a question asked after send_until_ms did not find it, 'unasked' a
--- question had no answer. Absences less than a second apart count as one.
+-- it under an id, 'uncertain' nobody knows, 'absent' a question did not find it, which counts after send_until_ms,
+-- 'unasked' a question had no answer. Absences less than a second apart count as one.
 -- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
 --       4 sends and 5 tries when 'absent' was asked: that an earlier request was not shown says nothing of the last
+--       6 '0' it does not count yet
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
-    if time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
     if argv[4] and argv[4] ~= (j.sends or '0') or argv[5] and argv[5] ~= (j.tries or '0') then return 0 end
+    local since, wasLong = tonumber(j.hidden_ms), time - tonumber(j.looked_ms or 0) > 60000
+    if not since or wasLong and since < tonumber(j.send_until_ms) then since = time end
+    redis.call('HSET', keys[1], 'hidden_ms', since, 'looked_ms', time)
+    if argv[6] == '0' or time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
     redis.call('HINCRBY', keys[1], 'absent', 1)
     redis.call('HDEL', keys[1], 'unasked_ms')
   elseif argv[1] == 'unasked' then

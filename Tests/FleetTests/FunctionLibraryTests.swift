@@ -504,8 +504,8 @@ struct FunctionLibraryTests {
     @Test("a schedule whose last job nobody has done for an hour adds another")
     func lateSchedule() async throws {
         let (server, stream) = (try await FunctionServer(), Keys(.binance).jobs(.fetchTicker))
-        for (count, last) in [(2, "1-0"), (3, "\(wallClockMs())-0")] {
-            try await server.redis("XADD", stream, last, "symbol", "BTC/USDT")
+        for (count, id) in [(2, "1-0"), (3, "*")] {
+            let last = try #require(try await server.redis("XADD", stream, id, "symbol", "BTC/USDT").text)
             try await server.redis("SET", server.keys.marker(last), stream + " " + last)
             let member = #"["fetch_ticker","s",\#(FunctionServer.hour),["symbol","BTC/USDT"],"\#(last)"]"#
             try await server.redis("ZADD", server.keys.delayed, "7", member)
@@ -863,6 +863,34 @@ struct JournalFunctionTests {
         #expect(try await begin("c", journal, on: server)[0] == "sending")
     }
 
+    @Test("an order that nobody asked about for long is absent only when it has been for as long as it may be hidden")
+    func hidden() async throws {
+        let server = try await FunctionServer(streams: false)
+        let journal = server.keys.order("o")
+        #expect(try await begin("a", journal, on: server) == ["begun"])
+        func since(_ counts: RedisArgument = "1") async throws -> Int {
+            _ = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, 1, counts])
+            return Int(try await server.redis("HGET", journal, "hidden_ms").text ?? "") ?? 0
+        }
+        let first = try await since()
+        #expect(abs(first - Int(wallClockMs())) < 10_000)
+        #expect(try await since() == first, "asked again at once")
+        let longAgo = "\(first - 61_000)"
+        try await server.redis("HSET", journal, "looked_ms", longAgo, "hidden_ms", longAgo)
+        #expect(try await since() >= first, "it may have been shown in the minute between")
+        // Two questions after the window prove something however far apart they are.
+        try await server.redis("HSET", journal, "looked_ms", longAgo, "hidden_ms", longAgo, "send_until_ms", "1")
+        #expect(try await since("0") == Int(longAgo))
+        #expect(try await server.redis("HGET", journal, "absent").text == "0", "it does not count yet")
+        try await server.redis("HSET", journal, "absent", "2")
+        for (lag, standing) in [(FunctionServer.hour, "sending"), (60_000, "begun")] {
+            let words: [RedisArgument] = ["b", 1000, 600, "submit_order", "0", "A/B", "buy", .int(lag)]
+            let reply = try await server.call("fleet_journal_begin", [journal, server.keys.paused], words).texts
+            #expect(reply[0] == standing)
+        }
+        #expect(try await server.redis("HEXISTS", journal, "hidden_ms").int == 0, "of the next send nothing is known")
+    }
+
     @Test("what the exchange has an order under is not forgotten by who learns less")
     func acknowledgedTwice() async throws {
         let server = try await FunctionServer(streams: false)
@@ -883,12 +911,12 @@ struct JournalFunctionTests {
         let server = try await FunctionServer(streams: false)
         let journal = server.keys.order("o")
         #expect(try await begin("a", journal, on: server) == ["begun"])
-        let seen = RedisArgument.text(try await read(journal, on: server).last ?? "")
+        let seen = RedisArgument.text(try await read(journal, on: server)[15])
         // The exchange refused its clock, and it is sent again.
         #expect(try await begin("a", journal, on: server) == ["begun"])
         try await server.redis("HSET", journal, "send_until_ms", "1")
         let late = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, seen])
-        let last = RedisArgument.text(try await read(journal, on: server).last ?? "")
+        let last = RedisArgument.text(try await read(journal, on: server)[15])
         let next = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, last])
         #expect(late == .integer(0) && next == .integer(1))
     }

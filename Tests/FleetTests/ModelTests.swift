@@ -105,7 +105,7 @@ struct Mutation: Sendable, CustomTestStringConvertible {
         Mutation("absent twice", "tonumber(j.absent or 0) >= 2", "tonumber(j.absent or 0) >= 1"),
         Mutation(
             "a new send begins with no absences", "'absent', 0, 'stamp_ms'", "'stamp_ms'"),
-        Mutation("absent after the send's time", "if time < tonumber(j.send_until_ms) or time", "if time"),
+        Mutation("absent after the send's time", " or time < tonumber(j.send_until_ms) or time", " or time"),
         Mutation("absences a second apart", " or time - tonumber(j.absent_ms or 0) < 1000", ""),
         Mutation("a cancel comes before a send", "if j.cancel_ms then", "if false then"),
         Mutation("a cancel is written down", "redis.call('HSET', keys[1], 'cancel_ms', now())", "do end"),

@@ -269,6 +269,34 @@ struct OrderEvidenceTests {
         withExtendedLifetime(worker) {}
     }
 
+    @Test(
+        "an order that nobody has asked about for long may be hidden because it has changed: it is not sent again at once"
+    )
+    func longUnasked() async throws {
+        let stack = try await Stack()
+        let questions = Atomic(0)
+        let fake = FakeHTTPServer { request in
+            if request.target.contains("exchangeInfo") { return .text(binanceMarkets) }
+            if request.target.hasSuffix("/time") { return .text(#"{"serverTime":\#(wallClockMs())}"#) }
+            // Three absences are two and the look at them.
+            let isHidden = request.method == "GET" && questions.add(1, ordering: .relaxed).newValue <= 3
+            return isHidden
+                ? .text(#"{"code":-2013,"msg":"Order does not exist."}"#, status: 400)
+                : .text(#"{"clientOrderId":"o","orderId":7,"status":"FILLED"}"#)
+        }
+        try await leave(stack, "o", ago: 100_000, left: -1)
+        let worker = try await stack.worker(Self.binance.merging(["BINANCE_URL": fake.url]) { $1 })
+        let result = try await stack.run(.binance, .submitOrder, Stack.market("o"))
+        #expect(result["data"]["status"].text == "filled", "\(result)")
+        #expect(!fake.requests.contains { $0.method == "POST" })
+        // A cancel needs no question then, though the exchange hides it again.
+        questions.store(0, ordering: .relaxed)
+        let cancel = try await stack.run(.binance, .cancelOrder, ["id": "c", "symbol": "BTC/USDT", "order_id": "o"])
+        #expect(cancel["status"].text == "rejected" && cancel["data"]["status"].text == "filled", "\(cancel)")
+        #expect(!fake.requests.contains { $0.method == "DELETE" })
+        withExtendedLifetime(worker) {}
+    }
+
     @Test("an answer of Binance that is not the end of an order, or of a cancel, is not taken for it")
     func notTheEnd() async throws {
         let stack = try await Stack()
