@@ -9,6 +9,9 @@ static inline CURLcode curl_set_list(CURL *h, struct curl_slist *v) { return cur
 static inline CURLcode curl_set_sink(CURL *h, CURLoption o, size_t (*v)(char *, size_t, size_t, void *)) {
     return curl_easy_setopt(h, o, v);
 }
+static inline CURLcode curl_set_prereq(CURL *h, int (*v)(void *, char *, char *, int, int)) {
+    return curl_easy_setopt(h, CURLOPT_PREREQFUNCTION, v);
+}
 static inline CURLMcode curl_multi_set_long(CURLM *m, CURLMoption o, long v) { return curl_multi_setopt(m, o, v); }
 static inline CURLcode curl_get_long(CURL *h, CURLINFO i, long *v) { return curl_easy_getinfo(h, i, v); }
 static inline CURLcode curl_get_pointer(CURL *h, CURLINFO i, void **v) { return curl_easy_getinfo(h, i, v); }

@@ -5,8 +5,8 @@ private import Synchronization
 /// HTTP over one libcurl multi handle on a thread of its own: keep-alive, HTTP/2 where offered, TLS verified, gzip.
 /// Redirects are not followed.
 ///
-/// The body of a request leaves at most once. libcurl by itself sends a request again when a reused connection closes
-/// before the first byte of the answer, which would send an order twice; a body that was read is never given again.
+/// A request leaves at most once. libcurl by itself sends it again, up to five times, when a reused connection closes
+/// before the first byte of the answer: an order twice, and tickers that no budget has paid for.
 package final class HTTPClient: Sendable {
     private struct Inbox {
         var added: [Transfer] = []
@@ -125,13 +125,11 @@ package final class HTTPClient: Sendable {
         _ = curl_set_sink(easy, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
             Transfer.of(context)?.take(UnsafeRawBufferPointer(start: bytes, count: size * count)) ?? 0
         }
+        _ = curl_set_pointer(easy, CURLOPT_PREREQDATA, context)
+        _ = curl_set_prereq(easy) { context, _, _, _, _ in Transfer.of(context)?.begin() ?? CURL_PREREQFUNC_ABORT }
         guard let body = request.body else { return }
-        _ = curl_set_long(easy, CURLOPT_POST, 1)
         _ = curl_set_long(easy, CURLOPT_POSTFIELDSIZE, body.utf8.count)
-        _ = curl_set_pointer(easy, CURLOPT_READDATA, context)
-        _ = curl_set_sink(easy, CURLOPT_READFUNCTION) { room, size, count, context in
-            Transfer.of(context)?.give(UnsafeMutableRawBufferPointer(start: room, count: size * count)) ?? 0
-        }
+        _ = curl_set_text(easy, CURLOPT_COPYPOSTFIELDS, body)
     }
 }
 
@@ -145,14 +143,12 @@ private final class Transfer: @unchecked Sendable {
     let headers: UnsafeMutablePointer<curl_slist>?
     var continuation: CheckedContinuation<Result<HTTPResponse, HTTPError>, Never>?
     private let limit: Int
-    private var unsentBody: Substring.UTF8View
-    private var hasGivenBody = false
+    private var isBegun = false
     private var isTooLarge = false
     private var body: [UInt8] = []
 
     init(_ request: HTTPRequest, limit: Int) {
         (self.request, self.limit) = (request, limit)
-        unsentBody = Substring(request.body ?? "").utf8
         headers = request.headers.reduce(nil) { curl_slist_append($0, "\($1.name): \($1.value)") }
     }
 
@@ -172,14 +168,10 @@ private final class Transfer: @unchecked Sendable {
         return bytes.count
     }
 
-    /// Hands the body to libcurl, once: asked again from its start, it refuses and the transfer ends.
-    func give(_ room: UnsafeMutableRawBufferPointer) -> Int {
-        if unsentBody.isEmpty, hasGivenBody { return Int(CURL_READFUNC_ABORT) }
-        hasGivenBody = true
-        let part = unsentBody.prefix(room.count)
-        room.copyBytes(from: part)
-        unsentBody = unsentBody.dropFirst(part.count)
-        return part.count
+    /// Lets libcurl send the request on a connection that stands, once: asked again, the transfer ends.
+    func begin() -> Int32 {
+        defer { isBegun = true }
+        return isBegun ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK
     }
 
     func fail(_ cause: HTTPError.Cause, _ description: String) {
@@ -189,9 +181,7 @@ private final class Transfer: @unchecked Sendable {
     func end(_ code: CURLcode, receivedMs: Int64) {
         if isTooLarge { return fail(.tooLarge, "the answer is larger than \(limit) bytes") }
         guard code == CURLE_OK else {
-            // Without its body no request is whole; a GET has none, and asking again does no harm.
-            let isUnsent = request.body != nil && !hasGivenBody
-            let cause = isUnsent ? HTTPError.Cause.notSent : code == CURLE_OPERATION_TIMEDOUT ? .timedOut : .broken
+            let cause: HTTPError.Cause = !isBegun ? .notSent : code == CURLE_OPERATION_TIMEDOUT ? .timedOut : .broken
             return fail(cause, String(cString: curl_easy_strerror(code)))
         }
         var status = 0

@@ -36,8 +36,8 @@ extension Orders {
         do {
             var reference = try await reference(job.id, order.symbol)
             reference.exchangeOrderId = journal.exchangeOrderId
-            // It stays there while the job is put aside: who asks next asks for it too.
-            if let id = journal.exchangeOrderId, acknowledged.count < 1000 {
+            // It stays there while the job is put aside: who asks next asks for it too, where one can ask for several.
+            if let id = journal.exchangeOrderId, session.api.ordersAtOnce > 1, acknowledged.count < 1000 {
                 acknowledged[id] = Acknowledged(job: job, order: order, reference: reference, owner: journal.owner)
             }
             let outcome = try await reconcile(order, reference, journal, job)
