@@ -362,8 +362,8 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. hidden_ms: since when no question has found it, from one to the next within a minute or all after send_until_ms;
--- looked_ms: the last one. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
+-- since. hidden_ms: since when no question has found it, one within twenty seconds of the other or all after
+-- send_until_ms; looked_ms: the last one. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
 -- of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given time.
 
 -- The set of the journals of an exchange that are unknown.
@@ -459,12 +459,12 @@ redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oo
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
     if argv[4] and argv[4] ~= (j.sends or '0') or argv[5] and argv[5] ~= (j.tries or '0') then return 0 end
-    local since, wasLong = tonumber(j.hidden_ms), time - tonumber(j.looked_ms or 0) > 60000
+    local since, wasLong = tonumber(j.hidden_ms), time - tonumber(j.looked_ms or 0) > 20000
     if not since or wasLong and since < tonumber(j.send_until_ms) then since = time end
     redis.call('HSET', keys[1], 'hidden_ms', since, 'looked_ms', time)
+    redis.call('HDEL', keys[1], 'unasked_ms')
     if argv[6] == '0' or time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end
     redis.call('HINCRBY', keys[1], 'absent', 1)
-    redis.call('HDEL', keys[1], 'unasked_ms')
   elseif argv[1] == 'unasked' then
     return redis.call('HSETNX', keys[1], 'unasked_ms', time)
   elseif j.owner ~= argv[2] or argv[1] == 'released' and j.exchange_order_id then
