@@ -2,7 +2,7 @@ package import Redis
 
 /// `fleet.lua` in Redis: one atomic call a change of state.
 package enum FunctionLibrary {
-    private static let version = 11
+    private static let version = 12
 
     /// Loads the library where it is missing or older than ours; a newer one is left alone.
     package nonisolated(nonsending) static func load(into redis: some RedisCalls) async throws(RedisError) {

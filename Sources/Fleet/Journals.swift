@@ -118,13 +118,15 @@ final class Journals {
 
     func owner(_ job: Job) -> String { "\(consumer) \(job.entryId)" }
 
-    /// Opens the journal for a request of that time, unix milliseconds by the exchange's clock.
+    /// Opens the journal for a request of that time, unix milliseconds by the exchange's clock; `absent` is what stood
+    /// there when the order was found absent.
     /// - Throws: `SetAside` when it may not be: the next delivery looks what stands there.
-    func begin(_ job: Job, _ order: OrderRequest, stampMs: Int64) async throws {
+    func begin(_ job: Job, _ order: OrderRequest, stampMs: Int64, absent: Journal? = nil) async throws {
         let arguments: [RedisArgument] = [
             .text(owner(job)), .int(Int(window / .milliseconds(1))), .int(life(job)),
             .text(Kind.submitOrder.rawValue), .int(Int(stampMs)), .text(order.symbol), .text(order.terms),
-            .int(Int(lag / .milliseconds(1))),
+            .int(Int(lag / .milliseconds(1))), absent.map { .int($0.sends) } ?? "",
+            absent.map { .int($0.tries) } ?? "",
         ]
         let standing = try await call("fleet_journal_begin", job.id, arguments, more: [keys.paused]).array ?? []
         switch standing.first?.text {
@@ -148,7 +150,9 @@ final class Journals {
     /// Notes that the exchange did not show the order when it was asked after `seen` was read; `counts`: when it could no
     /// longer be about to accept it. Said once at most, as it counts each time.
     func noteAbsent(_ job: Job, _ seen: Journal, counts: Bool) async {
-        let asked: [RedisArgument] = [.int(seen.sends), .int(seen.tries), counts ? "1" : "0"]
+        let asked: [RedisArgument] = [
+            .int(seen.sends), .int(seen.tries), counts ? "1" : "0", .int(Int(lag / .milliseconds(1))),
+        ]
         _ = try? await call("fleet_journal_note", job.id, ["absent", "", ""] + asked)
     }
 

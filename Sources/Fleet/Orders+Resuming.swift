@@ -121,18 +121,20 @@ extension Orders {
         guard journal.hiddenFor >= lag else { throw SetAside(min(journal.step.wait, lag - journal.hiddenFor)) }
         if let deadline = job.deadlineMs, nowMs() >= deadline {
             let text = "the order was not placed in time"
-            return try await absent(order, job, .ended(.expired, code: "deadline", text))
+            return try await absent(order, job, journal, .ended(.expired, code: "deadline", text))
         }
         if journal.sends >= job.maxAttempts {
             return try await absent(
-                order, job, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
+                order, job, journal, .ended(.failed, code: "not_placed", "sent \(journal.sends) times, never placed"))
         }
-        return try await send(order, reference, job)
+        return try await send(order, reference, job, absent: journal)
     }
 
     /// Ends an order that was never placed; the journal says whether that is certain.
-    private func absent(_ order: OrderRequest, _ job: Job, _ outcome: Outcome) async throws -> Outcome {
-        try await journals.begin(job, order, stampMs: 0)
+    private func absent(
+        _ order: OrderRequest, _ job: Job, _ journal: Journal, _ outcome: Outcome
+    ) async throws -> Outcome {
+        try await journals.begin(job, order, stampMs: 0, absent: journal)
         return try await journals.end(job, outcome, of: journals.owner(job))
     }
 

@@ -120,14 +120,19 @@ package final class Orders {
         }
     }
 
-    /// Sends the order, its journal opened for it when nothing more is waited for.
-    func send(_ order: OrderRequest, _ reference: OrderReference, _ job: Job) async throws -> Outcome {
+    /// Sends the order, its journal opened for it when nothing more is waited for; `absent` is the journal of a send
+    /// before, which was found absent.
+    func send(
+        _ order: OrderRequest, _ reference: OrderReference, _ job: Job, absent: Journal? = nil
+    ) async throws -> Outcome {
         var isOpen = false
         let answer: Answer
         do {
             answer = try await session.perform(.submit(order, reference), for: job) { [self] stampMs in
                 isOpen = true
-                do { try await journals.begin(job, order, stampMs: stampMs) } catch let standing as SetAside {
+                do {
+                    try await journals.begin(job, order, stampMs: stampMs, absent: absent)
+                } catch let standing as SetAside {
                     isOpen = false
                     throw standing
                 }

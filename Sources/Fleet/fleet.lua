@@ -92,7 +92,7 @@ end
 
 -- KEYS: none  ARGV: none  Returns: the version of this library
 redis.register_function{function_name = 'fleet_version', flags = {'no-writes'},
-  callback = function() return 11 end}
+  callback = function() return 12 end}
 
 -- A nonce greater than all before it, for one API key: the time in µs, or the last nonce + 1.
 -- KEYS: 1 nonce key  ARGV: none  Returns: the nonce as text
@@ -362,8 +362,8 @@ end}
 -- An order's journal is a hash. state: sending → accepted, rejected, failed, expired or unknown, each with the outcome;
 -- released (certainly not executed, may be sent again) and canceled (must not be sent) come before a send.
 -- send_until_ms: when the exchange can no longer be about to accept the last send. absent: how often it was not found
--- since. hidden_ms: since when no question has found it, one within twenty seconds of the other or all after
--- send_until_ms; looked_ms: the last one. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
+-- since. hidden_ms: since when no question has found it, one soon after the other or all after send_until_ms; looked_ms:
+-- the last one. sends: requests that may have been executed. tries: those too that were refused for their clock or nonce. Times
 -- of each step end in _ms. A journal lives for as long as its order is open or unknown, and then for the given time.
 
 -- The set of the journals of an exchange that are unknown.
@@ -417,7 +417,8 @@ end}
 -- KEYS: 1 journal  2 paused kinds
 -- ARGV: 1 owner: consumer and entry id  2 how long the exchange may still accept it  3 seconds to keep the journal when it is canceled  4 kind
 --       5 the request's time by the exchange's clock, 0: there will be none  6 the order's symbol  7 the rest of it
---       8 how long an order may be hidden
+--       8 how long an order may be hidden  9 sends and 10 tries when it was found absent, '' where nobody asked: who did not
+--       ask about the last request must not take it for absent
 -- Returns: {'begun'} · {'paused'} · {state, outcome JSON or '', …} of what stands
 redis.register_function('fleet_journal_begin', function(keys, argv)
   local j, time = journal(keys[1]), now()
@@ -427,6 +428,7 @@ redis.register_function('fleet_journal_begin', function(keys, argv)
     and time >= tonumber(j.send_until_ms) and (not j.symbol or not argv[6] or j.symbol == argv[6])
     and (not argv[7] or (j.request or '') == '' or j.request == argv[7])
     and time - tonumber(j.hidden_ms or time) >= tonumber(argv[8] or 0)
+    and (not argv[9] or argv[9] == (j.sends or '0') and argv[10] == (j.tries or '0'))
   if j.outcome or not (isFree or isMine or isAbsent) then return standing(j) end
   if j.cancel_ms then
     redis.call('HSET', keys[1], 'state', 'canceled')
@@ -452,15 +454,18 @@ end)
 -- 'unasked' a question had no answer. Absences less than a second apart count as one.
 -- KEYS: 1 journal  ARGV: 1 what  2 owner ('absent' and 'unasked' are anybody's)  3 exchange order id of 'acknowledged'
 --       4 sends and 5 tries when 'absent' was asked: that an earlier request was not shown says nothing of the last
---       6 '0' it does not count yet
+--       6 '0' it does not count yet  7 how long an order may be hidden
 -- Returns: 1, or 0 when it does not fit the journal: nothing was done then
 redis.register_function{function_name = 'fleet_journal_note', flags = {'allow-oom'}, callback = function(keys, argv)
   local j, time = journal(keys[1]), now()
   if j.state ~= 'sending' or j.outcome then return 0 end
   if argv[1] == 'absent' then
     if argv[4] and argv[4] ~= (j.sends or '0') or argv[5] and argv[5] ~= (j.tries or '0') then return 0 end
-    local since, wasLong = tonumber(j.hidden_ms), time - tonumber(j.looked_ms or 0) > 20000
-    if not since or wasLong and since < tonumber(j.send_until_ms) then since = time end
+    local since, silence, ends = tonumber(j.hidden_ms), time - tonumber(j.looked_ms or 0), tonumber(j.send_until_ms)
+    -- In a longer silence it may have been shown.
+    if not since or silence > math.min(20000, tonumber(argv[7] or 20000)) and since < ends then
+      since = argv[6] == '0' and math.min(time, ends - 1) or time
+    end
     redis.call('HSET', keys[1], 'hidden_ms', since, 'looked_ms', time)
     redis.call('HDEL', keys[1], 'unasked_ms')
     if argv[6] == '0' or time < tonumber(j.send_until_ms) or time - tonumber(j.absent_ms or 0) < 1000 then return 0 end

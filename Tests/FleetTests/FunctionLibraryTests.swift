@@ -878,6 +878,14 @@ struct JournalFunctionTests {
         let longAgo = "\(first - 21_000)"
         try await server.redis("HSET", journal, "looked_ms", longAgo, "hidden_ms", longAgo)
         #expect(try await since() >= first, "it may have been shown in between")
+        let silence = "\(wallClockMs() - 2000)"
+        try await server.redis("HSET", journal, "looked_ms", silence, "hidden_ms", longAgo)
+        _ = try await server.call("fleet_journal_note", [journal], ["absent", "", "", 1, 1, "1", 1500])
+        #expect(Int(try await server.redis("HGET", journal, "hidden_ms").text ?? "") ?? 0 >= first, "nor for longer")
+        // One that does not count is none after the window, whenever it is told.
+        try await server.redis("HDEL", journal, "hidden_ms")
+        try await server.redis("HSET", journal, "send_until_ms", longAgo)
+        #expect(try await since("0") == (Int(longAgo) ?? 0) - 1)
         // Two questions after the window prove something however far apart they are.
         try await server.redis("HSET", journal, "looked_ms", longAgo, "hidden_ms", longAgo, "send_until_ms", "1")
         _ = try await note("unasked", "b", journal, on: server)
@@ -887,8 +895,12 @@ struct JournalFunctionTests {
         try await server.redis("HSET", journal, "absent", "2")
         for (lag, standing) in [(FunctionServer.hour, "sending"), (20_000, "begun")] {
             let words: [RedisArgument] = ["b", 1000, 600, "submit_order", "0", "A/B", "buy", .int(lag)]
-            let reply = try await server.call("fleet_journal_begin", [journal, server.keys.paused], words).texts
-            #expect(reply[0] == standing)
+            // Who did not ask about it, or about another request, must not send it.
+            for (sends, tries) in [("", ""), ("1", "0"), ("1", "1")] {
+                let reply = try await server.call(
+                    "fleet_journal_begin", [journal, server.keys.paused], words + [.text(sends), .text(tries)])
+                #expect(reply.texts[0] == (tries == "1" ? standing : "sending"))
+            }
         }
         #expect(try await server.redis("HEXISTS", journal, "hidden_ms").int == 0, "of the next send nothing is known")
     }
