@@ -168,7 +168,8 @@ struct LimitTests {
             #expect(result["status"].text == "rejected", "\(result)")
             let keys = try await stack.command(["KEYS", Stack.key(.bybit, "limit:create:*")]).array ?? []
             guard let key = keys.first?.text else { return false }
-            let full = Double(try await stack.command(["GET", .text(key)]).text?.split(separator: " ").first ?? "") ?? 0
+            let full =
+                Double(try await stack.command(["GET", .text(key)]).text?.split(separator: " ").first ?? "") ?? 0
             // By what the fleet has used itself it would be full again in 169 ms at most.
             return full >= Double(result["finished_ms"].int ?? 0) + 170
         }
